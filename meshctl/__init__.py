@@ -1,0 +1,1 @@
+"""meshctl: the client. A pipe to the daemon that costs what starting an interpreter costs."""

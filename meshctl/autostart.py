@@ -1,0 +1,76 @@
+"""Starting the daemon: detached from the terminal, and only one however many ask at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+
+from meshctl.__main__ import connect
+from meshd import paths
+from meshd.disk.files import private_dir
+from meshd.errors import ConfigError, MeshError
+
+
+class NotStarted(MeshError):
+    kind = "daemon_down"
+    exit_code = 3
+
+
+def start() -> object:
+    """A connection to the daemon, which is started if none listens. Raises `NotStarted` with its own words.
+
+    A lock makes the second of two callers wait for the first one's daemon; it ends with the process.
+    """
+    path = paths.socket_path()
+    try:
+        private_dir(os.path.dirname(path))
+        log_file = paths.daemon_log()
+        private_dir(os.path.dirname(log_file))
+        fd = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (ConfigError, OSError) as error:
+        hint = error.hint if isinstance(error, ConfigError) else "meshctl doctor"
+        raise NotStarted(f"meshd was not started: {error}", hint) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        connection = connect()
+        if connection is None:
+            _spawn(log_file)
+            connection = connect()
+    finally:
+        os.close(fd)
+    if connection is None:
+        raise NotStarted("meshd was started and does not listen", f"see {log_file}, or run: meshctl doctor")
+    return connection
+
+
+def _spawn(log_file: str) -> None:
+    """Run `meshd` in a session of its own, and wait until it listens or has said why not."""
+    ours, theirs = os.pipe()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LISTEN_")}
+    try:
+        # -P: a folder named meshd where the user happens to stand is not the daemon.
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "meshd", "--log-file", log_file, "--ready-fd", str(theirs)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=environment,
+            pass_fds=[theirs],
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(ours)
+        raise NotStarted(f"cannot run {sys.executable}: {error.strerror}", "meshctl doctor") from None
+    finally:
+        os.close(theirs)
+    with os.fdopen(ours, encoding="utf-8", errors="replace") as pipe:
+        said = pipe.read().splitlines()
+    if said[:1] == ["ready"]:
+        child.returncode = 0  # it lives on without us: no warning about an unreaped child
+        return
+    code = child.wait()
+    why = said[0] if said else f"it ended with code {code}; see {log_file}"
+    raise NotStarted(f"meshd was not started: {why}", said[1] if len(said) > 1 and said[1] else "meshctl doctor")

@@ -1,0 +1,176 @@
+"""What the client does by itself: help and usage errors, starting and stopping the daemon, paths, logs.
+
+Imported only when it is needed: it loads the daemon's own command table.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from meshctl.__main__ import connect, exchange, make_request, write
+from meshd import __version__, paths
+from meshd.commands.base import Printed
+from meshd.control import cli
+from meshd.core.names import check_name
+from meshd.errors import MeshError, UsageError
+
+DOWN_TIMEOUT = 30.0
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out a local command, or print help or a usage error. The exit code."""
+    parsed = cli.parse(arguments)
+    if isinstance(parsed, Printed):
+        return _print(parsed)
+    try:
+        return _LOCAL[parsed.command.name](parsed)
+    except MeshError as error:
+        return _print(cli.render_error(error, parsed))
+
+
+def start_for(arguments: list[str], *, resumed: bool) -> Any:
+    """A connection to a daemon started for this command, or the exit code if there is to be none.
+
+    Usage errors are said without starting anything. `resumed`: the daemon was there and has gone.
+    """
+    parsed = cli.parse(arguments)
+    if isinstance(parsed, Printed):
+        return _print(parsed)
+    scripted_who = parsed.command.name == "who" and parsed.json
+    if not parsed.command.starts_daemon or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
+        return _not_running(parsed.json, resumed)
+    from meshctl.autostart import start
+
+    try:
+        return start()
+    except MeshError as error:
+        return _print(cli.render_error(error, parsed))
+
+
+def _not_running(as_json: bool, resumed: bool) -> int:
+    path = paths.socket_path()
+    what = "meshd went away before it answered" if resumed else "meshd is not running"
+    out = cli.encode({"running": False, "socket": path}) if as_json else ""
+    return _print(Printed(out, f"{what}: nothing listens on {path}\n  next: meshctl up\n", 4 if resumed else 3))
+
+
+def _print(printed: Printed) -> int:
+    write(2, printed.err)
+    write(1, printed.out)
+    return printed.code
+
+
+def _call(method: str) -> int | None:
+    """A command line at the running daemon; None if none runs."""
+    connection = connect()
+    if connection is None:
+        return None
+    try:
+        return exchange(connection, make_request([method]))
+    finally:
+        connection.close()
+
+
+def _up(parsed: cli.Parsed) -> int:
+    from meshctl.autostart import start
+
+    connection: Any = connect() or start()
+    try:
+        return exchange(connection, make_request(["up", *(["--json"] if parsed.json else [])]))
+    finally:
+        connection.close()
+
+
+def _down(parsed: cli.Parsed) -> int:
+    """Ask the daemon to stop, and wait until it has: the connection ends with it."""
+    connection = connect()
+    if connection is None:
+        return _print(Printed(cli.encode({"running": False}) if parsed.json else "", "meshd is not running\n"))
+    os.dup2(connection.fileno(), fd := os.dup(connection.fileno()))
+    client = socket.socket(fileno=fd)
+    client.settimeout(DOWN_TIMEOUT)
+    try:
+        client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"shutdown"}\n')
+        answer = b""
+        while data := client.recv(1 << 16):
+            answer += data
+    except OSError as error:
+        raise UsageError(f"meshd did not stop within {DOWN_TIMEOUT:g} s: {error}", "meshctl logs") from None
+    finally:
+        client.close()
+        connection.close()
+    return _print(Printed(cli.encode({"running": False}) if parsed.json else "meshd stopped\n"))
+
+
+def _path(parsed: cli.Parsed) -> int:
+    what, name = parsed.params.what, parsed.params.name  # type: ignore[attr-defined]
+    plain = {
+        "socket": paths.socket_path,
+        "cache": paths.cache_dir,
+        "state": paths.state_dir,
+        "config": paths.config_file,
+        "log": paths.daemon_log,
+    }
+    named = {"notify": paths.notify_log, "pending": paths.journal}
+    if what in plain:
+        found = {what: plain[what]()}
+    elif what in named:
+        found = {what: named[what](check_name(name))}
+    elif not what:
+        found = {key: function() for key, function in plain.items()}
+    else:
+        raise UsageError(f"no path named {what!a}", f"one of: {', '.join([*plain, *named])}")
+    if parsed.json:
+        return _print(Printed(cli.encode(found)))
+    if what:
+        return _print(Printed(f"{found[what]}\n"))
+    return _print(Printed("".join(f"{key:7} {value}\n" for key, value in found.items())))
+
+
+def _logs(parsed: cli.Parsed) -> int:
+    """The last lines of the log, and with --follow what is added, across rotations."""
+    follow, count = parsed.params.follow, parsed.params.lines  # type: ignore[attr-defined]
+    path = paths.daemon_log()
+    try:
+        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - replaced when the log rotates
+    except OSError as error:
+        return _print(Printed(err=f"no log at {path}: {error.strerror}\n  next: meshctl up\n", code=5))
+    for line in deque(file, maxlen=max(0, count)):
+        write(1, line)
+    while follow:
+        line = file.readline()
+        if line:
+            write(1, line)
+            continue
+        time.sleep(0.25)  # a log file tells nobody that it grew; this is a person looking at it
+        if os.path.exists(path) and os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
+            file.close()
+            file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+    file.close()
+    return 0
+
+
+def _version(parsed: cli.Parsed) -> int:
+    python = ".".join(map(str, sys.version_info[:3]))
+    data = {"version": __version__, "python": python}
+    return _print(Printed(cli.encode(data) if parsed.json else f"agent-mesh {__version__}\n"))
+
+
+def _doctor(parsed: cli.Parsed) -> int:
+    from meshctl import doctor
+
+    return _print(doctor.run(as_json=parsed.json))
+
+
+def _demo(parsed: cli.Parsed) -> int:
+    from meshctl import demo
+
+    return demo.run()
+
+
+_LOCAL = {"up": _up, "down": _down, "path": _path, "logs": _logs, "version": _version, "doctor": _doctor, "demo": _demo}

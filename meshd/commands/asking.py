@@ -1,0 +1,88 @@
+"""ping and request: the commands that wait for an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from meshd.commands.base import Call, Command, Params, Printed, Result, check_seconds, check_text
+from meshd.core.names import check_name, new_id
+from meshd.core.text import block
+from meshd.core.wire import MAXLEN, Outgoing
+from meshd.errors import OutcomeUnknown, TimedOut
+
+
+class PingParams(Params):
+    target: Annotated[str, Meta(description="the agent to reach")]
+    sender: Annotated[str | None, Meta(description="who asks (default: AGENT_MESH_NAME, then cli)")] = None
+    timeout: Annotated[float, Meta(description="seconds to wait")] = 5.0
+
+
+async def ping(call: Call, p: PingParams) -> Result:
+    target, sender = check_name(p.target, "target"), call.sender(p.sender)
+    timeout = check_seconds(p.timeout, "timeout")
+    keys, nonce = call.mesh.keys, new_id()
+    started = time.perf_counter()
+    entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{time.time():.6f}")
+    with contextlib.suppress(OutcomeUnknown):  # it may have arrived: the answer will tell
+        await call.mesh.commands.call("XADD", keys.inbox(target), "MAXLEN", "~", MAXLEN, "*", *entry, timeout=timeout)
+    pong = await call.mesh.waiters.first(keys.pong(nonce), timeout - (time.perf_counter() - started))
+    if pong is None:
+        raise TimedOut(f"timeout waiting for pong from {target}", "meshctl who shows who is there", target=target)
+    latency = (time.perf_counter() - started) * 1000
+    return Result({"target": target, "latency_ms": round(latency, 3), "session": pong.get(b"session") == b"1"})
+
+
+def show_ping(data: dict[str, Any]) -> Printed:
+    return Printed(f"pong from {data['target']} in {data['latency_ms']:.1f}ms\n")
+
+
+class RequestParams(Params):
+    target: Annotated[str, Meta(description="the agent to ask")]
+    message: Annotated[str, Meta(description="the question; - reads it from standard input")]
+    sender: Annotated[str | None, Meta(description="who asks (default: AGENT_MESH_NAME, then cli)")] = None
+    timeout: Annotated[float, Meta(description="seconds to wait")] = 180.0
+
+
+async def request(call: Call, p: RequestParams) -> Result:
+    target, sender = check_name(p.target, "target"), call.sender(p.sender)
+    text = check_text(p.message, call.mesh.settings.max_message)
+    timeout = check_seconds(p.timeout, "timeout")
+    keys, nonce = call.mesh.keys, call.new_id()
+    started = time.monotonic()
+    fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{time.time() + timeout:.3f}"))
+    with contextlib.suppress(OutcomeUnknown):
+        await call.mesh.outbox.send(Outgoing(nonce, sender, target, text, fields=fields), min(timeout, 5.0))
+    answer = await call.mesh.waiters.first(keys.reply(nonce), timeout - (time.monotonic() - started))
+    if answer is None:
+        raise TimedOut("timeout: no reply received", "", id=nonce)
+    peer = answer.get(b"from", b"").decode("utf-8", "replace")
+    return Result({"reply": answer.get(b"reply", b"").decode("utf-8", "replace"), "from": peer, "id": nonce})
+
+
+def show_request(data: dict[str, Any]) -> Printed:
+    return Printed(block(data["reply"]) + "\n")
+
+
+COMMANDS = [
+    Command(
+        "ping",
+        PingParams,
+        ping,
+        show_ping,
+        "measure the way to an agent's daemon and back",
+        "meshctl ping bob",
+        timeout_on_stdout=True,
+    ),
+    Command(
+        "request",
+        RequestParams,
+        request,
+        show_request,
+        "ask and wait for the reply; prints its text alone",
+        'meshctl request bob "which branch?" --from alice --timeout 60',
+    ),
+]

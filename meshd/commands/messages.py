@@ -1,0 +1,190 @@
+"""send, broadcast, reply, ack."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from meshd.commands.base import Call, Command, Params, Printed, Result, check_optional_id, check_seconds, check_text
+from meshd.core.names import EVERYONE, check_name
+from meshd.core.wire import REPLY_TTL, Outgoing, Receipt
+from meshd.errors import MeshError, NotFound, OutcomeUnknown
+
+
+class SendParams(Params):
+    target: Annotated[str, Meta(description="the agent to send to")]
+    message: Annotated[str, Meta(description="the text; - reads it from standard input")]
+    sender: Annotated[str | None, Meta(description="who sends (default: AGENT_MESH_NAME, then cli)")] = None
+    private: Annotated[bool, Meta(description="only to the target, with no copy in the group")] = False
+    expect_reply: Annotated[bool, Meta(description="re-ping until it is answered, then tell the watchdog")] = False
+    within: Annotated[float, Meta(description="seconds until the answer is due")] = 120.0
+    re: Annotated[str | None, Meta(description="id of the message that this one answers")] = None
+    id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
+    thread: Annotated[str | None, Meta(description="id of the conversation")] = None
+
+
+async def send(call: Call, p: SendParams) -> Result:
+    target, sender = check_name(p.target, "target"), call.sender(p.sender)
+    text = check_text(p.message, call.mesh.settings.max_message)
+    fields: list[str] = []
+    for name in ("re", "thread"):
+        if (value := check_optional_id(getattr(p, name), name)) is not None:
+            fields += (name, value)
+    message_id = check_optional_id(p.id, "id") or call.new_id()
+    out = Outgoing(message_id, sender, target, text, p.private, tuple(fields))
+    if p.expect_reply:
+        receipt = await _send_expecting(call, out, check_seconds(p.within, "within"))
+    else:
+        receipt = await call.mesh.outbox.send(out)
+    return Result(_receipt(receipt, target))
+
+
+async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
+    """The entry is on the disk before the message leaves; it stays unless the message certainly did not."""
+    agent = await call.host(out.sender)
+    now = time.time()
+    await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
+    fields = (*out.fields, "expect_reply", "1", "deadline", f"{now + within:.3f}")
+    try:
+        return await call.mesh.outbox.send(out._replace(fields=fields))
+    except OutcomeUnknown:
+        raise
+    except MeshError:
+        await agent.execute(lambda: agent.core.close_replies([out.id]))
+        raise
+
+
+def _receipt(receipt: Receipt, target: str) -> dict[str, Any]:
+    return {
+        "status": "sent",
+        "id": receipt.id,
+        "to": target,
+        "held": receipt.held,
+        "again": receipt.again,
+        "rate": receipt.rate,
+        "over_limit": receipt.observed,
+    }
+
+
+def show_sent(data: dict[str, Any]) -> Printed:
+    notes = []
+    if not data["held"] and data["to"] != EVERYONE:
+        notes.append(f"warning: nobody holds the name {data['to']} now; the message waits in the store\n")
+    if data["over_limit"]:
+        notes.append(f"warning: {data['rate']} messages to {data['to']} within 10 s, over the limit\n")
+    return Printed(f"sent {data['id']}\n", "".join(notes))
+
+
+class BroadcastParams(Params):
+    message: Annotated[str, Meta(description="the text; - reads it from standard input")]
+    sender: Annotated[str | None, Meta(description="who sends (default: AGENT_MESH_NAME, then cli)")] = None
+    id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
+
+
+async def broadcast(call: Call, p: BroadcastParams) -> Result:
+    text = check_text(p.message, call.mesh.settings.max_message)
+    message_id = check_optional_id(p.id, "id") or call.new_id()
+    receipt = await call.mesh.outbox.send(Outgoing(message_id, call.sender(p.sender), EVERYONE, text))
+    return Result(_receipt(receipt, EVERYONE))
+
+
+class ReplyParams(Params):
+    where: Annotated[str, Meta(description="mesh:reply:<nonce>, or the id of a message that was received")]
+    text: Annotated[str, Meta(description="the answer; - reads it from standard input")]
+    sender: Annotated[str | None, Meta(description="who answers (default: who received the message)")] = None
+
+
+async def reply(call: Call, p: ReplyParams) -> Result:
+    text = check_text(p.text, call.mesh.settings.max_message, "text")
+    nonce = call.mesh.keys.reply_nonce(p.where)
+    if nonce is not None:
+        return await _answer_request(call, nonce, call.sender(p.sender), text)
+    sender, peer, request = _received(call, p)
+    if request:
+        return await _answer_request(call, p.where, sender, text)
+    out = Outgoing(call.new_id(), sender, peer, text, private=True, fields=("re", p.where))
+    return Result(_receipt(await call.mesh.outbox.send(out), peer))
+
+
+def _received(call: Call, p: ReplyParams) -> tuple[str, str, bool]:
+    """Who received the message that is answered, who sent it, and whether it was a request."""
+    if p.sender is not None or call.names_itself:
+        name = call.sender(p.sender)
+        candidates = [call.mesh.agents[name]] if name in call.mesh.agents else []
+    else:
+        candidates = list(call.mesh.agents.values())
+    for agent in candidates:
+        known = agent.core.inbox.origin(p.where)
+        if known is not None:
+            return agent.name, *known
+    raise NotFound(
+        "no message of that id was received here",
+        "WHERE is mesh:reply:<nonce>, or an id that meshctl inbox NAME --json shows",
+    )
+
+
+async def _answer_request(call: Call, nonce: str, sender: str, text: str) -> Result:
+    fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
+    await call.mesh.outbox.answer(call.mesh.keys.reply(nonce), REPLY_TTL, fields)
+    return Result({"status": "replied", "id": nonce})
+
+
+def show_reply(data: dict[str, Any]) -> Printed:
+    return Printed(f"replied {data['id']}\n") if data["status"] == "replied" else show_sent(data)
+
+
+class AckParams(Params):
+    peer: Annotated[str, Meta(description="the agent whose answers are settled")]
+    text: Annotated[str, Meta(description="what to tell it; - reads it from standard input")]
+    sender: Annotated[str | None, Meta(description="whose entries (default: AGENT_MESH_NAME, then cli)")] = None
+
+
+async def ack(call: Call, p: AckParams) -> Result:
+    peer, sender = check_name(p.peer, "peer"), call.sender(p.sender)
+    text = check_text(f"ACK: {check_text(p.text, 1 << 30, 'text')}", call.mesh.settings.max_message, "text")
+    receipt = await call.mesh.outbox.send(Outgoing(call.new_id(), sender, peer, text, private=True))
+    agent = call.mesh.agents.get(sender)
+    owed = agent.core.ledger.owed_by(peer) if agent else []
+    if agent is not None and owed:
+        await agent.execute(lambda: agent.core.close_replies(owed))
+    return Result({**_receipt(receipt, peer), "settled": owed})
+
+
+def show_ack(data: dict[str, Any]) -> Printed:
+    sent = show_sent(data)
+    n = len(data["settled"])
+    return sent._replace(err=f"{sent.err}settled {n} pending {'entry' if n == 1 else 'entries'}\n")
+
+
+COMMANDS = [
+    Command(
+        "send",
+        SendParams,
+        send,
+        show_sent,
+        "send a message to an agent",
+        'meshctl send bob "the build is green" --from alice',
+        {"private": "p", "expect_reply": "e"},
+    ),
+    Command(
+        "broadcast",
+        BroadcastParams,
+        broadcast,
+        show_sent,
+        "send to every hosted agent on every daemon",
+        'meshctl broadcast "deploying in five minutes" --from alice',
+    ),
+    Command(
+        "reply",
+        ReplyParams,
+        reply,
+        show_reply,
+        "answer a request or a message",
+        'meshctl reply 3f2a… "yes, on main" --from bob',
+    ),
+    Command(
+        "ack", AckParams, ack, show_ack, "settle what a peer owed, and tell it", 'meshctl ack bob "got it" --from alice'
+    ),
+]

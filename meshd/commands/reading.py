@@ -1,0 +1,264 @@
+"""inbox, listen, monitor, watch: the commands that hand mail over."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
+
+from meshd import paths
+from meshd.commands.base import Call, Command, Handover, Params, Printed, Result, check_seconds, deadline_in, waiting
+from meshd.core.message import Message
+from meshd.core.names import check_name
+from meshd.core.text import block
+from meshd.disk.logcursor import LogCursor
+from meshd.errors import TimedOut, UsageError
+
+if TYPE_CHECKING:
+    from meshd.runner import Agent
+
+MAX_LIMIT = 10_000
+_GROUP_QUEUE = 1000
+# A flood in `watch`: more lines than this within the window become one.
+BURST_WINDOW = 2.0
+BURST_LINES = 10
+
+
+class InboxParams(Params):
+    name: Annotated[str, Meta(description="whose inbox")]
+    peek: Annotated[bool, Meta(description="leave them unread")] = False
+    limit: Annotated[int, Meta(description="at most so many messages")] = 1000
+
+
+async def inbox(call: Call, p: InboxParams) -> Result:
+    if not 1 <= p.limit <= MAX_LIMIT:
+        raise UsageError(f"limit must be from 1 to {MAX_LIMIT}", "as in --limit 100")
+    agent = await call.host(p.name)
+    await call.fresh(agent)
+    box = agent.core.inbox
+    messages = box.peek(p.limit) if p.peek else box.take(p.limit)
+    lost = box.lost_untold
+    data = {
+        "name": agent.name,
+        "messages": [message.public(call.mesh.keys) for message in messages],
+        "lost": lost,
+        "unread": len(box.unread) - (0 if p.peek else len(messages)),
+    }
+    return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
+
+
+def show_inbox(data: dict[str, Any]) -> Printed:
+    if not data["messages"] and not data["lost"]:
+        return Printed(err="(no unread messages)\n")
+    lost = f"⚠ LOST {data['lost']} messages to {data['name']}\n" if data["lost"] else ""
+    shown = [show_message(message, data["name"]) for message in data["messages"]]
+    more = f"{data['unread']} more: meshctl inbox {data['name']}\n" if data["unread"] else ""
+    return Printed(lost + "".join(one.out for one in shown), "".join(one.err for one in shown) + more)
+
+
+def show_message(message: dict[str, Any], name: str) -> Printed:
+    """`[DIRECT from <sender>] <text>`; further lines of the text are indented, so that none can pass for a message."""
+    label = "GROUP" if message["kind"] in ("broadcast", "group") else "DIRECT"
+    out = f"[{label} from {message['from']}] {block(message['text'])}".rstrip("\n").replace("\n", "\n    ") + "\n"
+    if not message.get("expect_reply"):
+        return Printed(out)
+    return Printed(out, f"  {message['from']} waits for a reply: meshctl reply {message['id']} TEXT --from {name}\n")
+
+
+class ListenParams(Params):
+    name: Annotated[str, Meta(description="whose mail")]
+    timeout: Annotated[float, Meta(description="seconds to wait")] = 60.0
+    stealth: Annotated[bool, Meta(description="without showing up as a session, or at all if not hosted yet")] = False
+    follow: Annotated[bool, Meta(description="go on after the first message")] = False
+
+
+async def listen(call: Call, p: ListenParams) -> Result:
+    timeout = check_seconds(p.timeout, "timeout")
+    agent = await call.host(p.name, stealth=p.stealth)
+    try:
+        async with asyncio.timeout_at(deadline_in(timeout)):
+            return await _hear(call, agent, hidden=p.stealth, follow=p.follow)
+    except TimeoutError:
+        raise TimedOut(f"timeout: no message for {agent.name} within {timeout:g} s", "") from None
+
+
+async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Result:
+    """Give messages as they come; with no `follow`, the first direct one is the result."""
+    overheard: deque[Message] = deque(maxlen=_GROUP_QUEUE)
+    async with call.attached(agent, hidden=hidden), waiting(agent) as changed:
+
+        def hear(message: Message) -> None:
+            if message.kind != "broadcast" and agent.name not in (message.to, message.sender):
+                overheard.append(message)
+                changed.set()
+
+        call.mesh.group.listeners.add(hear)
+        try:
+            while True:
+                changed.clear()
+                while overheard:
+                    await call.emit(_item(call, overheard.popleft(), "group"))
+                for message in agent.core.inbox.take(1):
+                    changed.set()  # there may be more
+                    handover = Handover(agent, [message])
+                    if message.kind == "broadcast" or follow:
+                        try:
+                            await call.emit(_item(call, message, message.kind)._replace(handover=handover))
+                        except BaseException:
+                            handover.release()
+                            raise
+                    else:
+                        return Result({"message": message.public(call.mesh.keys), "name": agent.name}, handover)
+                if call.mesh.agents.get(agent.name) is not agent:
+                    agent = await call.host(agent.name)  # it was deregistered, or moved away: say so
+                await changed.wait()
+        finally:
+            call.mesh.group.listeners.discard(hear)
+
+
+def _item(call: Call, message: Message, kind: str) -> Result:
+    return Result({**message.public(call.mesh.keys), "kind": kind})
+
+
+def show_listen(data: dict[str, Any]) -> Printed:
+    if "message" in data:
+        return show_message(data["message"], data["name"])
+    return Printed(f"monitor already running for {data['name']}\n")
+
+
+def show_heard(item: dict[str, Any]) -> Printed:
+    return show_message(item, "NAME")
+
+
+class MonitorParams(Params):
+    name: Annotated[str, Meta(description="whose mail")]
+    stealth: Annotated[bool, Meta(description="without showing up as a session, or at all if not hosted yet")] = False
+
+
+async def monitor(call: Call, p: MonitorParams) -> Result:
+    agent = await call.host(p.name, stealth=p.stealth)
+    if agent.monitored:
+        return Result({"name": agent.name, "already": True})
+    agent.monitored = True
+    try:
+        return await _hear(call, agent, hidden=p.stealth, follow=True)
+    finally:
+        agent.monitored = False
+
+
+class WatchParams(Params):
+    name: Annotated[str, Meta(description="whose notify log")]
+    timeout: Annotated[float | None, Meta(description="seconds until it ends (default: never)")] = None
+
+
+async def watch(call: Call, p: WatchParams) -> Result:
+    """The notify log from where the last watch stopped. The cursor moves when a line was taken."""
+    agent = await call.host(check_name(p.name))
+    cursor = LogCursor(paths.notify_log(agent.name), paths.watch_cursor(agent.name))
+    until = None if p.timeout is None else deadline_in(check_seconds(p.timeout, "timeout"))
+    try:
+        async with asyncio.timeout_at(until), call.attached(agent), waiting(agent) as changed:
+            if await _in_thread(cursor.is_new):
+                await call.fresh(agent)
+                await _in_thread(cursor.to_end)
+                if agent.core.inbox.unread:
+                    await call.emit(Result({"line": _unread_line(agent)}))
+            quiet_since = 0.0
+            while True:
+                changed.clear()
+                lines = await _in_thread(cursor.read)
+                # The first line of a burst goes out at once; what follows is gathered.
+                if len(lines) > 1 and len(lines) > BURST_LINES:
+                    lines = [_burst_line(lines, agent.name)]
+                for line in lines:
+                    await call.emit(Result({"line": line}))
+                if lines:
+                    await _in_thread(cursor.save)
+                    quiet_since = time.monotonic()
+                await changed.wait()
+                if time.monotonic() - quiet_since < BURST_WINDOW:
+                    await _gather(changed)
+    except TimeoutError:
+        return Result({"name": agent.name})
+
+
+async def _gather(changed: asyncio.Event) -> None:
+    """Let a burst become one: wait until it pauses, or its window is over."""
+    try:
+        async with asyncio.timeout(BURST_WINDOW):
+            while True:
+                changed.clear()
+                async with asyncio.timeout(_PAUSE):
+                    await changed.wait()
+    except TimeoutError:
+        pass
+
+
+_PAUSE = 0.2
+
+
+def _unread_line(agent: Agent) -> str:
+    unread = agent.core.inbox.unread
+    senders = sorted({message.sender for message in unread.values()})
+    return f"📨 {len(unread)} unread from {_few(senders)}: meshctl inbox {agent.name}"
+
+
+def _burst_line(lines: list[str], name: str) -> str:
+    senders = sorted({line[2:].partition(":")[0] for line in lines if line[:1] in "📨📢⏰"})
+    losses = sum(line.startswith("⚠") for line in lines)
+    warned = f", {losses} warnings" if losses else ""
+    return f"📨 {len(lines)} messages from {_few(senders)}{warned}: meshctl inbox {name}"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+async def _in_thread(job: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(job))
+
+
+def show_line(item: dict[str, Any]) -> Printed:
+    return Printed(item["line"] + "\n")
+
+
+def show_nothing(data: dict[str, Any]) -> Printed:
+    return Printed()
+
+
+COMMANDS = [
+    Command(
+        "inbox", InboxParams, inbox, show_inbox, "unread messages, oldest first; marks them read", "meshctl inbox bob"
+    ),
+    Command(
+        "listen",
+        ListenParams,
+        listen,
+        show_listen,
+        "wait for the next direct message; unread ones come first",
+        "meshctl listen bob --timeout 60",
+        show_item=show_heard,
+    ),
+    Command(
+        "monitor",
+        MonitorParams,
+        monitor,
+        show_listen,
+        "stay and print messages as they come",
+        "meshctl monitor bob",
+        show_item=show_heard,
+    ),
+    Command(
+        "watch",
+        WatchParams,
+        watch,
+        show_nothing,
+        "the notify log's lines as they come, from where the last watch stopped",
+        "meshctl watch bob",
+        show_item=show_line,
+    ),
+]

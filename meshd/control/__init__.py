@@ -1,0 +1,1 @@
+"""The control socket: listen safely, frame, dispatch."""

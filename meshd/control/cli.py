@@ -1,0 +1,174 @@
+"""The command line: from arguments to a command and its parameters, from a result to what is printed.
+
+Runs in the daemon, warm, for every `meshctl`; and in the client's own process where there is no daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+
+from meshd.commands.base import Command, Params, Printed
+from meshd.commands.table import COMMANDS
+from meshd.core.text import block
+from meshd.errors import MeshError, TimedOut, UsageError
+
+PROGRAM = "meshctl"
+
+
+class Parsed(NamedTuple):
+    """A command with its parameters, and whether JSON is wanted."""
+
+    command: Command
+    params: Params
+    json: bool
+
+
+class _Stop(Exception):
+    """argparse wants to print and exit."""
+
+    def __init__(self, printed: Printed) -> None:
+        super().__init__()
+        self.printed = printed
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        usage = self.format_usage().removeprefix("usage: ")
+        hint = f"  {usage}  next: {self.prog} --help\n"
+        raise _Stop(Printed(err=f"{self.prog}: {message}\n{hint}", code=2))
+
+    def print_help(self, file: Any = None) -> None:
+        raise _Stop(Printed(out=self.format_help()))
+
+
+def parse(arguments: Sequence[str]) -> Parsed | Printed:
+    """What the arguments mean: a command to run, or a text to print with its exit code."""
+    name, rest = _split(arguments)
+    if name == "help" and rest:
+        return parse([rest[0], "--help"])
+    if name is None or name == "help":
+        asked = name == "help" or "-h" in rest or "--help" in rest
+        return Printed(out=overview()) if asked else Printed(err=overview(), code=2)
+    if name == "--version":
+        name = "version"
+    command = COMMANDS.get(name or "")
+    if command is None:
+        near = difflib.get_close_matches(name or "", COMMANDS, 1)
+        hint = f"did you mean: {PROGRAM} {near[0]}" if near else f"next: {PROGRAM} --help"
+        return Printed(err=f"{PROGRAM}: no command {name!a}\n  {hint}\n", code=2)
+    try:
+        values = vars(_parser(command.name).parse_args(rest))
+    except _Stop as stop:
+        return stop.printed
+    as_json = values.pop("json")
+    return Parsed(command, command.params(**values), as_json)
+
+
+def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The command's name, and all other arguments; options may stand before it."""
+    for k, argument in enumerate(arguments):
+        if not argument.startswith("-") or argument == "--version":
+            return argument, [*arguments[:k], *arguments[k + 1 :]]
+    return None, list(arguments)
+
+
+@functools.cache
+def _parser(name: str) -> _Parser:
+    command = COMMANDS[name]
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}",
+        description=command.help,
+        epilog=f"example:\n  {command.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    hints = typing.get_type_hints(command.params, include_extras=True)
+    for field in msgspec.structs.fields(command.params):
+        _add(parser, command, field, hints[field.name])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, command: Command, field: msgspec.structs.FieldInfo, hint: Any) -> None:
+    """One parameter: a positional argument if it is required, else an option."""
+    kind, description = _kind(hint)
+    if field.required:
+        parser.add_argument(field.name, metavar=field.name.upper(), help=description)
+        return
+    if command.name == "path":  # its arguments may be left out, and are still positional
+        parser.add_argument(field.name, nargs="?", default="", help=description)
+        return
+    flags = [f"--{field.encode_name.replace('_', '-')}"]
+    if field.name in command.short:
+        flags.insert(0, f"-{command.short[field.name]}")
+    if kind is bool:
+        parser.add_argument(*flags, dest=field.name, action="store_true", help=description)
+        return
+    shown = "" if field.default is None else f" (default: {field.default:g})" if kind is not str else ""
+    metavar = {float: "S", int: "N"}.get(kind, field.encode_name.upper())
+    parser.add_argument(
+        *flags, dest=field.name, type=kind, default=field.default, metavar=metavar, help=description + shown
+    )
+
+
+def _kind(hint: Any) -> tuple[type, str]:
+    """The type of a parameter and its description, from `Annotated[type | None, Meta(description=…)]`."""
+    description = ""
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, meta = typing.get_args(hint)[:2]
+        description = meta.description or ""
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint, description
+
+
+def overview() -> str:
+    """What `meshctl --help` prints."""
+    width = max(map(len, COMMANDS))
+    rows = "".join(f"  {name.ljust(width)}  {command.help}\n" for name, command in COMMANDS.items())
+    return (
+        f"usage: {PROGRAM} COMMAND … [--json]\n\nMessages between coding agents, on one machine or many.\n\n"
+        f"{rows}\n{PROGRAM} COMMAND --help tells more about each.\n\nexample:\n"
+        f'  {PROGRAM} register bob && {PROGRAM} send bob "hello" && {PROGRAM} inbox bob\n'
+    )
+
+
+def encode(data: Any) -> str:
+    """One JSON document on one line, ASCII: no text in it can reach a terminal as a control."""
+    import json
+
+    return json.dumps(data, ensure_ascii=True) + "\n"
+
+
+def render(parsed: Parsed, data: dict[str, Any]) -> Printed:
+    if parsed.json:
+        # The exit code says the same whatever the form.
+        return Printed(encode(data), code=parsed.command.show(data).code)
+    return parsed.command.show(data)
+
+
+def render_item(parsed: Parsed, item: dict[str, Any]) -> Printed:
+    if parsed.json or parsed.command.show_item is None:
+        return Printed(encode(item))
+    return parsed.command.show_item(item)
+
+
+def render_error(error: MeshError, parsed: Parsed | None = None) -> Printed:
+    """What happened on the first line, what to do next on the second."""
+    message = block(error.message)
+    text = f"{message}\n" + (f"  next: {block(error.hint)}\n" if error.hint else "")
+    if isinstance(error, UsageError) and parsed is not None:
+        text = f"{PROGRAM} {parsed.command.name}: {text}"
+    if parsed is not None and parsed.json:
+        return Printed(encode({"error": error.to_rpc()}), text, error.exit_code)
+    if parsed is not None and parsed.command.timeout_on_stdout and isinstance(error, TimedOut):
+        return Printed(f"{message}\n", f"  next: {block(error.hint)}\n", error.exit_code)
+    return Printed("", text, error.exit_code)

@@ -1,0 +1,264 @@
+"""One client of the control socket: newline-delimited JSON-RPC 2.0, bounded in every direction.
+
+A line is at most 1 MiB; at most 256 calls run at once; a client that does not read its answers is not read
+from either, and one that lets 4 MiB of them pile up is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from meshd.control.listener import peer_uid
+from meshd.errors import MeshError, NotAllowed
+
+log = logging.getLogger("meshd.control")
+
+MAX_LINE = 1 << 20
+MAX_CALLS = 256
+HIGH_WATER = 256 * 1024
+MAX_UNSENT = 4 << 20
+
+Id = int | str | float | None
+
+
+class Request(msgspec.Struct):
+    """A JSON-RPC request, or a notification if it has no id."""
+
+    method: str
+    id: Id | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decode = msgspec.json.Decoder(Request).decode
+_encode = msgspec.json.Encoder().encode
+
+Handler = Callable[["Connection", Request], Coroutine[Any, Any, Any]]
+
+
+class Connection(asyncio.Protocol):
+    """Frames, limits and answers; what a method does is the `handler`'s business.
+
+    `on_line` callbacks see each further request of this client before it runs; `closed(clean)` is called
+    once, with whether the client had read everything that was sent to it.
+    """
+
+    def __init__(self, handler: Handler, notify: Callable[[Connection, Request], bool]) -> None:
+        self.closed: list[Callable[[bool], None]] = []
+        self.on_request: list[Callable[[], None]] = []
+        self.transport: asyncio.Transport
+        self._handler = handler
+        self._notify = notify
+        self._partial = bytearray()
+        self._lines: deque[bytes] = deque()
+        self._calls: dict[Id, asyncio.Task[None]] = {}
+        self._running = 0
+        self._out: list[bytes] = []
+        self._writable = True
+        self._reading = True
+        self._eof = False
+        self._waiting: list[asyncio.Future[None]] = []
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        connected: socket.socket = transport.get_extra_info("socket")
+        uid = peer_uid(connected)
+        if uid not in (None, 0, os.geteuid()):
+            error = NotAllowed("this daemon serves only the user who started it", "start your own: meshctl up")
+            self.send({"jsonrpc": "2.0", "id": None, "error": error.to_rpc()})
+            self.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._partial:
+            self._partial += data
+            if b"\n" not in data:
+                self._check_length(len(self._partial))
+                return
+            data = bytes(self._partial)
+            self._partial.clear()
+        *lines, rest = data.split(b"\n")
+        self._lines.extend(lines)
+        self._partial += rest
+        if not self._check_length(len(rest)):
+            return
+        self._pump()
+
+    def _check_length(self, length: int) -> bool:
+        if length <= MAX_LINE:
+            return True
+        self._partial.clear()
+        self._fail(None, -32700, f"a line is longer than {MAX_LINE} bytes", "send shorter lines")
+        self.close()
+        return False
+
+    def eof_received(self) -> bool:
+        # Half-closed: what was asked is answered, then the connection ends.
+        self._eof = True
+        if not self._running and not self._lines:
+            return False
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._writable = False
+        for task in list(self._calls.values()):
+            task.cancel()
+        # The kernel says "reset" when the client went with unread bytes in its queue.
+        for callback in self.closed:
+            callback(exc is None)
+        self.closed.clear()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+        self._pump()
+
+    # --- reading ---
+
+    def _pump(self) -> None:
+        """Start what was asked, as far as the limits allow."""
+        while self._lines and self._writable and self._running < MAX_CALLS:
+            line = self._lines.popleft()
+            if len(line) > MAX_LINE:
+                self._check_length(len(line))
+                return
+            if line and not line.isspace():
+                self._start(line)
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read from the client only while there is room for what it asks."""
+        room = self._writable and self._running < MAX_CALLS
+        if room != self._reading and not self.transport.is_closing():
+            self._reading = room
+            if room:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def _start(self, line: bytes) -> None:
+        try:
+            request = _decode(line)
+        except msgspec.ValidationError as error:
+            self._fail(_id_of(line), -32600, f"not a request: {error}", "send one JSON-RPC 2.0 object a line")
+            return
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            self._fail(None, -32700, f"not JSON: {error}", "send one JSON-RPC 2.0 object a line")
+            return
+        for callback in self.on_request:
+            callback()
+        if request.id is msgspec.UNSET and self._notify(self, request):
+            return
+        task = asyncio.get_running_loop().create_task(self._run(request))
+        self._running += 1
+        key = id(task) if request.id is msgspec.UNSET else request.id
+        self._calls[key] = task
+
+    async def _run(self, request: Request) -> None:
+        answered = request.id is not msgspec.UNSET
+        try:
+            result = await self._handler(self, request)
+            if answered:
+                self.send({"jsonrpc": "2.0", "id": request.id, "result": result})
+        except MeshError as error:
+            if answered:
+                self.send({"jsonrpc": "2.0", "id": request.id, "error": error.to_rpc()})
+        except asyncio.CancelledError:
+            if answered and not self.transport.is_closing():
+                self._fail(request.id, -32800, "cancelled", "")
+        except Exception:
+            log.exception("%s failed", request.method)
+            if answered:
+                self._fail(request.id, -32603, "internal error; see the daemon's log", "meshctl logs")
+        finally:
+            self._running -= 1
+            task = asyncio.current_task()
+            key = id(task) if request.id is msgspec.UNSET else request.id
+            if self._calls.get(key) is task:
+                del self._calls[key]
+            self._pump()
+            if self._eof and not self._running and not self._lines:
+                self.close()
+
+    @property
+    def running(self) -> int:
+        """How many calls are not answered yet."""
+        return self._running
+
+    def stop(self, error: MeshError) -> None:
+        """Answer every running call with this error, and close."""
+        for request_id, task in list(self._calls.items()):
+            task.cancel()
+            self.send({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
+        self.close()
+
+    def cancel(self, request_id: Id) -> bool:
+        """Cancel a running call. False if there is none of that id."""
+        task = self._calls.get(request_id)
+        return task is not None and task.cancel()
+
+    # --- writing ---
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Queue one line; all that is queued in one turn of the loop goes out in one write."""
+        if self.transport.is_closing():
+            return
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(_encode(message) + b"\n")
+
+    def _flush(self) -> None:
+        if not self._out or self.transport.is_closing():
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self.transport.write(data)
+        if self.transport.get_write_buffer_size() > MAX_UNSENT:
+            log.warning("a client does not read its answers; cut")
+            self.transport.abort()
+
+    async def room(self) -> None:
+        """Wait until the client has taken enough of what was sent to be sent more."""
+        self._flush()
+        if not self._writable and not self.transport.is_closing():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+
+    def close(self) -> None:
+        """Close once everything queued was written."""
+        self._flush()
+        self.transport.close()
+
+    def _fail(self, request_id: Any, code: int, message: str, hint: str) -> None:
+        kind = {-32700: "parse", -32600: "invalid_request", -32800: "cancelled"}.get(code, "internal")
+        data = {"kind": kind, "hint": hint, "retryable": False}
+        error = {"code": code, "message": message, "data": data}
+        self.send({"jsonrpc": "2.0", "id": request_id, "error": error})
+
+
+def _id_of(line: bytes) -> Id:
+    """The id of something that is JSON but no request, so that its sender knows which one failed."""
+    try:
+        found = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    request_id = found.get("id") if isinstance(found, dict) else None
+    return request_id if isinstance(request_id, int | str | float) else None

@@ -1,0 +1,93 @@
+"""The control socket itself: one daemon, one path, nobody else.
+
+The lock comes first and the path second, because a bind takes a live daemon's path over without a word. With
+the lock held, whatever stands at the path is what a killed daemon left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+import sys
+
+from meshd.disk.files import Lock, private_dir
+from meshd.errors import ConfigError
+
+BACKLOG = 512
+_SYSTEMD_FIRST_FD = 3
+
+
+class Listener:
+    """Owns the lock and the listening socket. `adopted`: systemd made the socket and keeps it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.adopted = False
+        self.socket: socket.socket | None = None
+        self._lock = Lock(path + ".lock")
+
+    def open(self) -> socket.socket:
+        """Lock and listen. Raises `AlreadyRunning`, or `ConfigError` with the path and the reason."""
+        private_dir(os.path.dirname(self.path))
+        self._lock.acquire()
+        self.socket = self._adopt() or self._bind()
+        self.socket.setblocking(False)
+        return self.socket
+
+    def _adopt(self) -> socket.socket | None:
+        """The socket that systemd passed, if it passed one to this process (sd_listen_fds(3))."""
+        if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+            return None
+        for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(variable, None)
+        os.set_inheritable(_SYSTEMD_FIRST_FD, False)
+        found = socket.socket(fileno=_SYSTEMD_FIRST_FD)
+        if found.family != socket.AF_UNIX or found.type != socket.SOCK_STREAM:
+            raise ConfigError("the socket that systemd passed is not a Unix stream socket", "see meshd.socket")
+        self.adopted = True
+        self.path = os.fsdecode(found.getsockname())
+        return found
+
+    def _bind(self) -> socket.socket:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
+                raise ConfigError(f"{self.path} is there and is not a socket", f"move it away: {self.path}")
+            os.unlink(self.path)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        umask = os.umask(0o177)
+        try:
+            made.bind(self.path)
+        except OSError as error:
+            made.close()
+            raise ConfigError(f"cannot listen on {self.path}: {error.strerror}", "set AGENT_MESH_SOCKET") from None
+        finally:
+            os.umask(umask)
+        made.listen(BACKLOG)
+        return made
+
+    def close(self) -> None:
+        """Remove the socket, unless systemd keeps it, and let the lock go: in this order."""
+        if self.socket is not None and not self.adopted:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+        self._lock.release()
+
+
+def peer_uid(connected: socket.socket) -> int | None:
+    """The user at the other end, or None where the platform does not tell.
+
+    Linux: SO_PEERCRED, struct ucred. macOS: LOCAL_PEERCRED, struct xucred (version, uid, …).
+    """
+    if sys.platform == "linux":
+        raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", raw)[1])
+    if sys.platform == "darwin":
+        raw = connected.getsockopt(0, 0x001, 76)
+        return int(struct.unpack_from("II", raw)[1])
+    return None

@@ -1,0 +1,279 @@
+"""One agent: entries, ticks and commands go in with the time, effects come out.
+
+Deciding (`receive`, `tick`, `open_reply` …) never changes the state; `apply` does, with the record that the
+executor has put on the disk. Whoever crashes in between finds the state of the last record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from meshd.core.inbox import Inbox, StreamInfo
+from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
+from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key
+from meshd.core.names import Keys
+from meshd.core.records import (
+    Batch,
+    Closed,
+    Entry,
+    Header,
+    Moved,
+    Opened,
+    Pinged,
+    Position,
+    Read,
+    Record,
+    Sent,
+    Snapshot,
+    Unread,
+)
+from meshd.core.text import one_line
+from meshd.errors import Full
+
+PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
+SNAPSHOT_CHUNK = 200
+
+
+class Journal(NamedTuple):
+    """Write these records and sync, append the batch's lines to the notify log, then `apply` each."""
+
+    records: Sequence[Record]
+
+
+class Quarantine(NamedTuple):
+    """Keep the raw entries that could not be decoded."""
+
+    entries: Sequence[Malformed]
+
+
+class Pong(NamedTuple):
+    """Answer a ping."""
+
+    ping: Ping
+
+
+class CheckLease(NamedTuple):
+    """A daemon says that it took this name over: believe the lease, not the saying; then answer the ping."""
+
+    ping: Ping
+
+
+class Wake(NamedTuple):
+    """Tell whoever waits that there is unread mail. A hint: it may be lost or repeated."""
+
+    senders: frozenset[str]
+
+
+Effect = Journal | Quarantine | Pong | CheckLease | Wake | Reping | Escalate
+
+
+class AgentCore:
+    """The state machine of one agent: an inbox, a ledger, and the order of things between them."""
+
+    def __init__(self, name: str, keys: Keys) -> None:
+        self.name = name
+        self.keys = keys
+        self.inbox = Inbox()
+        self.ledger = Ledger()
+
+    # --- deciding ---
+
+    def receive(
+        self, entries: Sequence[Decoded], cursor: str, now: float, info: StreamInfo | None = None
+    ) -> list[Effect]:
+        """A read of the private stream: what came up to `cursor`, and the stream's counts if they were asked.
+
+        With a stream that went back, the entries are left alone: the cursor is set so that the next read
+        finds all that the store still has, and the window of seen ids drops what was received before.
+        """
+        inbox = self.inbox
+        if info is not None and inbox.went_back(info):
+            line = "⚠ the store went back; reading again what it still has"
+            return [Journal([Batch(now=now, position=Position("0-0", max(0, info.added - info.length)), lines=[line])])]
+        trimmed = inbox.trimmed(info) if info is not None else 0
+        if not entries and not trimmed:
+            return []
+        index = inbox.position.index + trimmed
+        batch = Batch(now=now, lost=trimmed)
+        rest = self._sort(entries, batch, index, now, inbox.explained + trimmed)
+        batch.position = Position(cursor, index + len(entries))
+        if batch.lost:
+            batch.lines.insert(0, f"⚠ LOST {batch.lost} {_messages(batch.lost)} to {self.name}, gone from the store")
+        return [*self._stored(batch, entries), *rest]
+
+    def receive_group(self, entries: Sequence[Message | Malformed], cursor: str, now: float) -> list[Effect]:
+        """Broadcasts from the group stream, and where its reader stands."""
+        after = entry_key(self.inbox.group or "0-0")
+        news = [m for m in entries if entry_key(m.at) > after]
+        mine = [m for m in news if not (isinstance(m, Message) and m.sender == self.name)]
+        if not mine:
+            return []
+        batch = Batch(now=now, group=cursor)
+        rest = self._sort(mine, batch, 0, now, self.inbox.explained)
+        if batch.lost:
+            batch.lines.insert(0, f"⚠ LOST {batch.lost} broadcast{'s' * (batch.lost > 1)}, gone from the store")
+        return [*self._stored(batch, mine), *rest]
+
+    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, explained: int) -> list[Effect]:
+        """Put each entry where it belongs: into the batch, or among the effects that follow it."""
+        inbox = self.inbox
+        fresh: set[str] = set()
+        effects: list[Effect] = []
+        senders: set[str] = set()
+        for ordinal, entry in enumerate(entries, index + 1):
+            if isinstance(entry, Ping):
+                if entry.moved:
+                    effects.append(CheckLease(entry))
+                elif now - entry.ts < PING_AGE:
+                    effects.append(Pong(entry))
+                continue
+            if isinstance(entry, Malformed):
+                mark = f"q:{entry.at}"
+                if not inbox.is_duplicate(mark):
+                    batch.seen.append(mark)
+                    batch.lines.append(one_line(entry.line))
+                continue
+            gap = inbox.gap(entry, batch.counts)
+            unexplained = max(0, gap - explained)
+            explained -= gap - unexplained
+            batch.lost += unexplained
+            if entry.id in fresh or inbox.is_duplicate(entry.id):
+                continue
+            fresh.add(entry.id)
+            senders.add(entry.sender)
+            if entry.about is not None and (entry.about in inbox.unread or entry.about in fresh):
+                # Still unread: remind, without a second entry.
+                batch.seen.append(entry.id)
+                batch.lines.append(entry.notify_line())
+            else:
+                entry.index = ordinal
+                batch.messages.append(entry)
+        if explained != inbox.explained:
+            batch.explained = explained
+        if senders:
+            effects.append(Wake(frozenset(senders)))
+        return effects
+
+    def _stored(self, batch: Batch, entries: Sequence[Decoded]) -> list[Effect]:
+        malformed = [e for e in entries if isinstance(e, Malformed) and f"q:{e.at}" in batch.seen]
+        return [Quarantine(malformed), Journal([batch])] if malformed else [Journal([batch])]
+
+    def tick(self, now: float) -> list[Effect]:
+        """What fell due in the ledger."""
+        due = self.ledger.due(now)
+        return [Journal(due)] if due else []
+
+    def next_due(self) -> float | None:
+        return self.ledger.next_due()
+
+    def open_reply(self, message_id: str, to: str, text: str, now: float, within: float) -> list[Effect]:
+        """An entry for a message that is about to be sent. The same id again changes nothing."""
+        if message_id in self.ledger.entries:
+            return []
+        if len(self.ledger.entries) >= MAX_ENTRIES:
+            raise Full(
+                f"{self.name} already waits for {MAX_ENTRIES} replies",
+                f"meshctl pending {self.name}; settle what is answered with: meshctl ack PEER TEXT --from {self.name}",
+            )
+        return [Journal([Opened(entry=entry_for(message_id, to, text, now, within))])]
+
+    def close_replies(self, ids: Iterable[str]) -> list[Effect]:
+        known = [entry_id for entry_id in ids if entry_id in self.ledger.entries]
+        return [Journal([Closed(ids=known)])] if known else []
+
+    def mark_sent(self, entry_id: str, now: float) -> list[Effect]:
+        return [Journal([Sent(id=entry_id, now=now)])] if entry_id in self.ledger.entries else []
+
+    def mark_read(self, ids: Sequence[str], lost: int = 0) -> list[Effect]:
+        """The hand-over of these messages, and of so many losses, was confirmed."""
+        known = [message_id for message_id in ids if message_id in self.inbox.unread]
+        return [Journal([Read(ids=known, lost=lost)])] if known or lost else []
+
+    def move(self, elsewhere: Moved) -> list[Effect]:
+        """The name was hosted elsewhere: what changes by going on where it was read there."""
+        inbox = self.inbox
+        read_to = entry_key(elsewhere.read_to)
+        news = (
+            inbox.is_behind(elsewhere.position)
+            or (elsewhere.group is not None and inbox.group is None)
+            or (elsewhere.group is not None and entry_key(elsewhere.group) > entry_key(inbox.group or "0-0"))
+            or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.values())
+            or any(message_id in inbox.unread for message_id in elsewhere.read_ids)
+        )
+        if not news:
+            return []
+        if elsewhere.group is not None and inbox.group is not None:
+            elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
+        return [Journal([elsewhere])]
+
+    def adopt(self, entries: Sequence[Entry]) -> list[Effect]:
+        """Pending entries of agent-mesh 0.1, taken over once."""
+        return [Journal([Opened(entry=entry) for entry in entries])] if entries else []
+
+    # --- applying ---
+
+    def apply(self, record: Record) -> None:
+        inbox, ledger = self.inbox, self.ledger
+        match record:
+            case Batch():
+                inbox.apply_batch(record)
+                for message in record.messages:
+                    ledger.apply_message(message)
+            case Read():
+                inbox.apply_read(record)
+            case Moved():
+                inbox.apply_moved(record)
+            case Opened():
+                ledger.apply_opened(record)
+            case Pinged():
+                ledger.apply_pinged(record)
+            case Sent():
+                ledger.apply_sent(record)
+            case Closed():
+                ledger.apply_closed(record)
+            case Snapshot():
+                inbox.apply_snapshot(record)
+                ledger.entries = {entry.id: entry for entry in record.entries}
+            case Unread():
+                inbox.apply_unread(record)
+            case Header():
+                pass
+
+    # --- telling ---
+
+    def snapshot(self) -> list[Record]:
+        """Records that give the whole state: what a compacted journal holds."""
+        inbox = self.inbox
+        unread = list(inbox.unread.values())
+        return [
+            Header(name=self.name),
+            Snapshot(
+                position=inbox.position,
+                group=inbox.group,
+                seen=inbox.seen,
+                read_above=inbox.read_above,
+                counts=inbox.counts,
+                explained=inbox.explained,
+                lost_total=inbox.lost_total,
+                lost_untold=inbox.lost_untold,
+                entries=list(self.ledger.entries.values()),
+            ),
+            *(Unread(messages=unread[i : i + SNAPSHOT_CHUNK]) for i in range(0, len(unread), SNAPSHOT_CHUNK)),
+        ]
+
+    def read_record(self) -> Moved:
+        """How far this name was read, for the daemon that hosts it next."""
+        position = self.inbox.read_position()
+        return Moved(
+            position=position, group=self.inbox.read_group(), read_to=position.at, read_ids=self.inbox.read_beyond()
+        )
+
+
+def first_position(info: StreamInfo) -> Position:
+    """Where a name begins that was never hosted: all that the store still holds is unread."""
+    return Position("0-0", max(0, info.added - info.length))
+
+
+def _messages(n: int) -> str:
+    return "message" if n == 1 else "messages"

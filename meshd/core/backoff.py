@@ -1,0 +1,26 @@
+"""Exponential backoff with full jitter, as a value."""
+
+from __future__ import annotations
+
+import random
+
+
+class Backoff:
+    """Pauses between attempts, in seconds: uniform in (0, min(cap, base·2ⁿ)], never below a tenth of it.
+
+    Full jitter (Brooker, "Exponential Backoff And Jitter", 2015), with a floor so that a thousand readers
+    that lose one server don't all come back in the same millisecond.
+    """
+
+    def __init__(self, base: float = 0.05, cap: float = 5.0) -> None:
+        self.base = base
+        self.cap = cap
+        self.attempts = 0
+
+    def next(self) -> float:
+        ceiling = min(self.cap, self.base * 2 ** min(self.attempts, 30))
+        self.attempts += 1
+        return random.uniform(ceiling / 10, ceiling)
+
+    def reset(self) -> None:
+        self.attempts = 0

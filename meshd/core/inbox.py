@@ -1,0 +1,204 @@
+"""What was received, what was read, what came twice and what is missing.
+
+Loss is counted from two sources that never count one message twice. The store's own arithmetic: entries ever
+added less entries still there, less what was read, is what trimming took. And the senders' counters (`sid`,
+`n`): a gap that trimming does not explain is what a failover or a rolled-back store took.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from meshd.core.message import Message, entry_before, entry_key
+from meshd.core.records import Batch, Moved, Position, Read, Snapshot, Unread
+
+SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
+COUNTERS = 1024
+READ_ABOVE = 1000
+_REQUEST = "?"  # marks the sender of a request among the remembered ids; no name contains it
+
+
+class StreamInfo(NamedTuple):
+    """XINFO STREAM, as far as loss needs it."""
+
+    length: int = 0
+    added: int = 0
+    last: str = "0-0"
+
+
+class Inbox:
+    """State of one agent's mail. Methods named `apply_*` change it; the others decide or tell."""
+
+    def __init__(self) -> None:
+        self.position = Position()
+        self.group: str | None = None
+        self.unread: dict[str, Message] = {}
+        self.seen: dict[str, str] = {}
+        # Read out of order: (entry id, message id) above the oldest unread one.
+        self.read_above: list[tuple[str, str]] = []
+        self.counts: dict[str, int] = {}
+        self.explained = 0
+        self.lost_total = 0
+        self.lost_untold = 0
+        self._handed: set[str] = set()
+
+    # --- deciding ---
+
+    def trimmed(self, info: StreamInfo) -> int:
+        """How many entries were trimmed before they were read."""
+        return max(0, info.added - info.length - self.position.index)
+
+    def went_back(self, info: StreamInfo) -> bool:
+        """Whether the stream lost its end (flush, restore, failover): the cursor would wait for ever."""
+        behind = entry_key(info.last) < entry_key(self.position.at)
+        return behind or info.added < self.position.index
+
+    def is_behind(self, position: Position) -> bool:
+        return (entry_key(self.position.at), self.position.index) < (entry_key(position.at), position.index)
+
+    def is_duplicate(self, message_id: str) -> bool:
+        return message_id in self.seen or message_id in self.unread
+
+    def origin(self, message_id: str) -> tuple[str, bool] | None:
+        """Who sent a message that was received here, and whether it was a request; None if it is not known."""
+        message = self.unread.get(message_id)
+        if message is not None:
+            return message.sender, message.request
+        remembered = self.seen.get(message_id)
+        return (remembered.removeprefix(_REQUEST), remembered.startswith(_REQUEST)) if remembered else None
+
+    def gap(self, message: Message, counts: dict[str, int]) -> int:
+        """How many messages of this sender are missing before this one; notes its count in `counts`."""
+        if message.sid is None:
+            return 0
+        key = f"{message.sid} {message.sender} {message.to or ''}"
+        last = counts.get(key, self.counts.get(key, 0))
+        if message.n <= last:
+            return 0
+        counts[key] = message.n
+        # A sender that is met for the first time has no known beginning, and so no gap.
+        return message.n - last - 1 if last else 0
+
+    # --- handing over ---
+
+    def take(self, limit: int, *, max_bytes: int = 1 << 19) -> list[Message]:
+        """The oldest unread messages that nobody holds; they stay unread until confirmed."""
+        taken: list[Message] = []
+        size = 0
+        for message in self.unread.values():
+            if len(taken) >= limit or (taken and size >= max_bytes):
+                break
+            if message.id not in self._handed:
+                taken.append(message)
+                size += len(message.text)
+        self._handed.update(message.id for message in taken)
+        return taken
+
+    def peek(self, limit: int) -> list[Message]:
+        """The oldest unread messages, without taking them."""
+        return list(itertools.islice(self.unread.values(), limit))
+
+    def release(self, ids: Iterable[str]) -> None:
+        """The hand-over failed: the messages can be taken again."""
+        self._handed.difference_update(ids)
+
+    # --- applying ---
+
+    def apply_batch(self, batch: Batch) -> None:
+        if batch.position is not None:
+            self.position = batch.position
+        if batch.group is not None:
+            self.group = batch.group
+        for message in batch.messages:
+            self.unread[message.id] = message
+        for message_id in batch.seen:
+            self._remember(message_id, "")
+        for key, n in batch.counts.items():
+            self.counts.pop(key, None)
+            self.counts[key] = n
+        while len(self.counts) > COUNTERS:
+            del self.counts[next(iter(self.counts))]
+        self.lost_total += batch.lost
+        self.lost_untold += batch.lost
+        if batch.explained is not None:
+            self.explained = batch.explained
+
+    def apply_read(self, read: Read) -> None:
+        for message_id in read.ids:
+            message = self.unread.pop(message_id, None)
+            if message is not None:
+                self._remember(message_id, _REQUEST * message.request + message.sender)
+                if message.kind != "broadcast":
+                    self.read_above.append((message.at, message_id))
+        self._handed.difference_update(read.ids)
+        self.lost_untold = max(0, self.lost_untold - read.lost)
+        self._trim_read_above()
+
+    def apply_moved(self, moved: Moved) -> None:
+        if self.is_behind(moved.position):
+            self.position = moved.position
+        if moved.group is not None:
+            self.group = moved.group
+        read_to = entry_key(moved.read_to)
+        read_ids = set(moved.read_ids)
+        for message in list(self.unread.values()):
+            elsewhere = message.kind != "broadcast" and entry_key(message.at) <= read_to
+            if elsewhere or message.id in read_ids:
+                del self.unread[message.id]
+                self._remember(message.id, _REQUEST * message.request + message.sender)
+        for message_id in moved.read_ids:
+            if message_id not in self.seen:
+                self._remember(message_id, "")
+
+    def apply_snapshot(self, snapshot: Snapshot) -> None:
+        self.position = snapshot.position
+        self.group = snapshot.group
+        self.seen = dict(snapshot.seen)
+        self.read_above = list(snapshot.read_above)
+        self.counts = dict(snapshot.counts)
+        self.explained = snapshot.explained
+        self.lost_total = snapshot.lost_total
+        self.lost_untold = snapshot.lost_untold
+        self.unread = {}
+
+    def apply_unread(self, unread: Unread) -> None:
+        for message in unread.messages:
+            self.unread[message.id] = message
+
+    def _remember(self, message_id: str, sender: str) -> None:
+        self.seen.pop(message_id, None)
+        self.seen[message_id] = sender
+        while len(self.seen) > SEEN_WINDOW:
+            del self.seen[next(iter(self.seen))]
+
+    # --- telling ---
+
+    def oldest_unread(self) -> Message | None:
+        """The oldest unread private message: everything before it was read."""
+        return next((m for m in self.unread.values() if m.kind != "broadcast"), None)
+
+    def read_position(self) -> Position:
+        """Up to where the private stream was read without a hole."""
+        oldest = self.oldest_unread()
+        if oldest is None:
+            return self.position
+        return Position(entry_before(oldest.at), max(0, oldest.index - 1))
+
+    def read_group(self) -> str | None:
+        """Up to where the broadcasts were read without a hole."""
+        oldest = next((m for m in self.unread.values() if m.kind == "broadcast"), None)
+        return entry_before(oldest.at) if oldest else self.group
+
+    def read_beyond(self) -> list[str]:
+        """Ids that were read above `read_position`: another daemon must not hand them over again."""
+        return [message_id for _, message_id in self.read_above]
+
+    def _trim_read_above(self) -> None:
+        oldest = self.oldest_unread()
+        if oldest is None:
+            self.read_above.clear()
+        else:
+            floor = entry_key(oldest.at)
+            self.read_above = [pair for pair in self.read_above if entry_key(pair[0]) > floor][-READ_ABOVE:]

@@ -1,0 +1,126 @@
+"""Replies that are owed to an agent: open → responded → settled, or open → four re-pings → escalated.
+
+At most four re-pings and one escalation for an entry, whatever happens in between. Each is decided and
+written down before it is sent, and is sent under an id made from the entry's, so that sending it again after
+a crash is recognised as the same message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from meshd.core.message import PREVIEW, Message
+from meshd.core.records import Closed, Entry, Opened, Pinged, Sent
+
+MAX_PINGS = 4
+# Seconds from each re-ping to what follows it; the last one leads to the escalation.
+PAUSES = (30.0, 60.0, 120.0, 240.0)
+MAX_ENTRIES = 1000
+
+
+class Reping(NamedTuple):
+    """Ask again: send `text` to `to` under `id`, about the message `about`."""
+
+    id: str
+    about: str
+    to: str
+    text: str
+    k: int
+
+
+class Escalate(NamedTuple):
+    """Tell the watchdog, once."""
+
+    id: str
+    about: str
+    to: str
+    text: str
+
+
+def derived_id(message_id: str, k: int) -> str:
+    """The id of the k-th re-ping of a message: the same whenever it is computed."""
+    return hashlib.sha256(f"{message_id} {k}".encode()).hexdigest()[:32]
+
+
+class Ledger:
+    """State of one agent's pending entries. `apply_*` changes it; `due` and `next_due` only tell."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+    def next_due(self) -> float | None:
+        """Wall time of the next thing to do, or None."""
+        times = [entry.due for entry in self.entries.values() if entry.due]
+        return min(times, default=None)
+
+    def due(self, now: float) -> list[Pinged]:
+        """What falls due: one step for each entry, however late it is."""
+        return [
+            Pinged(id=entry.id, k=entry.pings + 1, now=now)
+            for entry in self.entries.values()
+            if entry.due and entry.due <= now
+        ]
+
+    def unsent(self) -> list[Reping | Escalate]:
+        """What was decided and not yet confirmed as sent."""
+        return [self._action(entry) for entry in self.entries.values() if entry.unsent]
+
+    def _action(self, entry: Entry) -> Reping | Escalate:
+        action_id = derived_id(entry.id, entry.pings)
+        if entry.pings > MAX_PINGS:
+            text = f"[escalation] {entry.to} has not answered after {MAX_PINGS} re-pings: {entry.text}"
+            return Escalate(action_id, entry.id, entry.to, text)
+        text = f"[re-ping {entry.pings}/{MAX_PINGS}] {entry.text}"
+        return Reping(action_id, entry.id, entry.to, text, entry.pings)
+
+    def settled_by(self, message: Message) -> list[str]:
+        """Ids of the entries that this message answers."""
+        return [message.re] if message.re is not None and message.re in self.entries else []
+
+    def owed_by(self, peer: str) -> list[str]:
+        return [entry.id for entry in self.entries.values() if entry.to == peer]
+
+    def apply_opened(self, opened: Opened) -> None:
+        self.entries[opened.entry.id] = opened.entry
+
+    def apply_closed(self, closed: Closed) -> None:
+        for entry_id in closed.ids:
+            self.entries.pop(entry_id, None)
+
+    def apply_message(self, message: Message) -> None:
+        """A message came in: it settles what it answers; a plain one stops the re-pings of its sender."""
+        for entry_id in self.settled_by(message):
+            del self.entries[entry_id]
+        if message.kind != "direct" or message.re is not None:
+            return
+        for entry in self.entries.values():
+            if entry.to == message.sender and entry.state == "open":
+                entry.state = "responded"
+                entry.due = 0.0
+                entry.unsent = False
+
+    def apply_pinged(self, pinged: Pinged) -> None:
+        entry = self.entries.get(pinged.id)
+        if entry is None or entry.state != "open":
+            return
+        entry.pings = pinged.k
+        entry.unsent = True
+        entry.due = 0.0
+
+    def apply_sent(self, sent: Sent) -> None:
+        entry = self.entries.get(sent.id)
+        if entry is None:
+            return
+        if entry.pings > MAX_PINGS:
+            del self.entries[sent.id]
+        elif entry.unsent:
+            entry.unsent = False
+            # From the sending, not from the deciding: after an outage the re-pings don't come in a burst.
+            entry.due = sent.now + PAUSES[entry.pings - 1]
+
+
+def entry_for(message_id: str, to: str, text: str, now: float, within: float) -> Entry:
+    """A new open entry; its deadline is `within` seconds from `now`."""
+    deadline = now + within
+    return Entry(id=message_id, to=to, text=text[:PREVIEW], sent=now, deadline=deadline, due=deadline)

@@ -1,0 +1,197 @@
+"""A message, and what an entry of a stream turns out to be.
+
+An entry is written by anybody who reaches the store, so nothing in it is believed before it was checked here.
+The wire is agent-mesh 0.1's: unknown fields are ignored, ours are optional.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from meshd.core.names import EVERYONE, Keys, is_id, is_name, is_nonce
+from meshd.core.text import LINE_LIMIT, cut, one_line
+
+PREVIEW = 200
+_COUNT = re.compile(r"[0-9]{1,15}")
+_SID = re.compile(r"[0-9a-f]{1,32}")
+
+
+class Message(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """One message as received. `at` is its entry id, `index` its ordinal among all entries ever in its stream."""
+
+    id: str
+    sender: str = msgspec.field(name="from")
+    text: str
+    ts: float
+    at: str
+    index: int = 0
+    kind: str = "direct"  # direct, broadcast, reping
+    to: str | None = None  # group entries only
+    re: str | None = None
+    thread: str | None = None
+    about: str | None = None
+    request: bool = False  # somebody waits on the reply key that `id` names
+    expect_reply: bool = False
+    deadline: float | None = None
+    sid: str | None = None
+    n: int = 0
+
+    def public(self, keys: Keys) -> dict[str, object]:
+        """For programs: what `--json` and the control socket show."""
+        shown: dict[str, object] = {
+            "id": self.id,
+            "from": self.sender,
+            "text": self.text,
+            "ts": self.ts,
+            "kind": self.kind,
+        }
+        for key in ("to", "re", "thread", "about", "deadline"):
+            if (value := getattr(self, key)) is not None:
+                shown[key] = value
+        if self.expect_reply or self.request:
+            shown["expect_reply"] = True
+        if self.request:
+            shown["reply_to"] = keys.reply(self.id)
+        return shown
+
+    def notify_line(self) -> str:
+        """One line for the notify log, at most 500 characters with its id always whole."""
+        mark = {"broadcast": "📢", "reping": "⏰"}.get(self.kind, "📨")
+        head = f"{mark} {self.sender}: "
+        tail = f" [{self.id}]"
+        return head + cut(one_line(self.text), LINE_LIMIT - len(head) - len(tail)) + tail
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """Somebody asks whether this name's daemon is there. `moved`: a daemon took the name's lease over."""
+
+    sender: str
+    nonce: str
+    ts: float
+    moved: bool = False
+
+
+class Malformed(msgspec.Struct, frozen=True):
+    """An entry that is no message. `line` is safe to show."""
+
+    at: str
+    reason: str
+    fields: tuple[bytes, ...]
+
+    @property
+    def line(self) -> str:
+        return f"⚠ QUARANTINED {self.at}: {self.reason}"
+
+
+Decoded = Message | Ping | Malformed
+
+
+def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int) -> Decoded:
+    """Turn one stream entry (field, value, field, value …) into what it is. Never raises."""
+    at = entry_id.decode("ascii", "replace")
+    raw = tuple(flat or ())
+    try:
+        return _decode(at, dict(zip(raw[::2], raw[1::2], strict=True)), keys, limit)
+    except _Bad as bad:
+        return Malformed(at, str(bad), raw)
+    except UnicodeDecodeError:
+        return Malformed(at, "not valid UTF-8", raw)
+
+
+class _Bad(ValueError):
+    """Why an entry is no message."""
+
+
+def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Decoded:
+    sender = fields.get(b"from")
+    if sender is None:
+        raise _Bad("no sender")
+    name = sender.decode("ascii", "replace")
+    if not is_name(name):
+        raise _Bad("its sender is not a name")
+    ts = _number(fields.get(b"ts"))
+    if fields.get(b"msg_type") == b"ping":
+        nonce = fields.get(b"nonce", b"").decode("ascii", "replace")
+        if not is_nonce(nonce):
+            raise _Bad(f"a ping from {name} without a nonce")
+        return Ping(name, nonce, ts or 0.0, moved=b"moved" in fields)
+    body = fields.get(b"msg")
+    if body is None:
+        raise _Bad(f"no text, from {name}")
+    if len(body) > limit:
+        raise _Bad(f"{len(body)} bytes, over the limit of {limit}, from {name}")
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _Bad(f"its text is not valid UTF-8, from {name}") from None
+
+    message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or _entry_time(at), at=at)
+    if len(fields) > 4:
+        _optional(message, fields, keys)
+    return message
+
+
+def _optional(message: Message, fields: dict[bytes, bytes], keys: Keys) -> None:
+    """Fields that may be missing; one with a senseless value counts as missing, and the message is delivered."""
+    to = fields.get(b"to")
+    if to is not None:
+        message.to = to.decode("utf-8", "replace")
+        if message.to == EVERYONE:
+            message.kind = "broadcast"
+    message.re = _id(fields.get(b"re"))
+    message.thread = _id(fields.get(b"thread"))
+    message.about = _id(fields.get(b"about"))
+    if message.about:
+        message.kind = "reping"
+    message.expect_reply = fields.get(b"expect_reply") == b"1"
+    message.deadline = _number(fields.get(b"deadline"))
+    reply_to = fields.get(b"reply_to")
+    if reply_to is not None:
+        # Honoured only if it is the reply key of this very message: a stranger must not aim our writes.
+        message.request = is_nonce(message.id) and keys.reply_nonce(reply_to.decode("utf-8", "replace")) == message.id
+    sid = fields.get(b"sid", b"").decode("ascii", "replace")
+    n = fields.get(b"n", b"").decode("ascii", "replace")
+    if _SID.fullmatch(sid) and _COUNT.fullmatch(n):
+        message.sid = sid
+        message.n = int(n)
+
+
+def _id(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    text = value.decode("ascii", "replace")
+    return text if is_id(text) else None
+
+
+def _number(value: bytes | None) -> float | None:
+    """A finite, non-negative number of seconds, or None."""
+    try:
+        number = float(value or b"")
+    except ValueError:
+        return None
+    return number if 0 <= number < 1e12 else None
+
+
+def _entry_time(at: str) -> float:
+    """The store's own clock in an entry id, in seconds."""
+    try:
+        return int(at.partition("-")[0]) / 1000
+    except ValueError:
+        return 0.0
+
+
+def entry_key(at: str) -> tuple[int, int]:
+    """An entry id as something that compares as the store compares it."""
+    left, _, right = at.partition("-")
+    return int(left), int(right or 0)
+
+
+def entry_before(at: str) -> str:
+    """The greatest entry id below `at`."""
+    left, right = entry_key(at)
+    if right:
+        return f"{left}-{right - 1}"
+    return f"{left - 1}-{2**64 - 1}" if left else "0-0"

@@ -1,0 +1,128 @@
+"""What stands in an agent's journal: the state is the fold of these records, in order.
+
+A record is decided first, then written and synced, then applied; so what is in memory is on the disk, and a
+restart after a crash at any point arrives at the same state. One record holds a batch's messages and the
+cursor behind them, which is why the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshd.core.message import Message
+
+FORMAT = 1
+
+
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A place in the private stream: an entry id, and how many entries were ever added up to it."""
+
+    at: str = "0-0"
+    index: int = 0
+
+
+class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A reply owed to this agent. Times are wall seconds; `due` is when something happens next, 0 for never."""
+
+    id: str
+    to: str
+    text: str
+    sent: float
+    deadline: float
+    due: float
+    state: str = "open"  # open, responded
+    pings: int = 0
+    unsent: bool = False  # the re-ping or the escalation was decided, its sending was not confirmed
+
+
+class _Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="t"):
+    pass
+
+
+class Header(_Record, tag="journal"):
+    """First line of every journal. A newer format is refused, the file untouched."""
+
+    name: str
+    format: int = FORMAT
+
+
+class Batch(_Record, tag="batch"):
+    """One read from the store. `offset`: the notify log's size before this batch's lines were appended."""
+
+    now: float = 0.0
+    position: Position | None = None
+    group: str | None = None
+    messages: list[Message] = []
+    seen: list[str] = []  # ids handled without becoming inbox entries
+    counts: dict[str, int] = {}
+    lost: int = 0
+    explained: int | None = None
+    lines: list[str] = []  # notify lines that no message of the batch gives
+    offset: int = 0
+
+
+class Read(_Record, tag="read"):
+    """These were handed to the agent, and the hand-over was confirmed."""
+
+    ids: list[str]
+    lost: int = 0  # so many of the losses were told, too
+
+
+class Moved(_Record, tag="moved"):
+    """The name was hosted elsewhere in between: go on where it was read there."""
+
+    position: Position
+    group: str | None = None
+    read_to: str = "0-0"
+    read_ids: list[str] = []
+
+
+class Opened(_Record, tag="opened"):
+    entry: Entry
+
+
+class Pinged(_Record, tag="pinged"):
+    """A re-ping (`k` 1 to 4) or the escalation (`k` 5) was decided at `now`."""
+
+    id: str
+    k: int
+    now: float
+
+
+class Sent(_Record, tag="sent"):
+    """What `Pinged` decided was acknowledged by the store at `now`."""
+
+    id: str
+    now: float
+
+
+class Closed(_Record, tag="closed"):
+    """These entries are settled, or were never sent."""
+
+    ids: list[str]
+
+
+class Snapshot(_Record, tag="snapshot"):
+    """The whole state but the unread messages, which follow in batches; written when a journal is compacted."""
+
+    position: Position
+    group: str | None = None
+    seen: dict[str, str] = {}
+    read_above: list[tuple[str, str]] = []
+    counts: dict[str, int] = {}
+    explained: int = 0
+    lost_total: int = 0
+    lost_untold: int = 0
+    entries: list[Entry] = []
+
+
+class Unread(_Record, tag="unread"):
+    """Unread messages of a compacted journal."""
+
+    messages: list[Message]
+
+
+Record = Header | Batch | Read | Moved | Opened | Pinged | Sent | Closed | Snapshot | Unread
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Record).decode

@@ -1,0 +1,33 @@
+"""Numbers of the wire, and a message on its way out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MAXLEN = 2000  # entries that a stream keeps, approximately
+GATE_WINDOW = 10  # seconds
+DEDUPE_TTL = 600
+REPLY_TTL = 600
+PONG_TTL = 60
+
+
+class Outgoing(NamedTuple):
+    """A message to send. `fields` are further wire fields, flat: name, value, name, value …"""
+
+    id: str
+    sender: str
+    target: str
+    text: str
+    private: bool = False
+    fields: tuple[str, ...] = ()
+    gated: bool = True
+
+
+class Receipt(NamedTuple):
+    """What the store said: `again` if the id was there already, `held` if somebody holds the target's name."""
+
+    id: str
+    again: bool
+    held: bool
+    rate: int
+    observed: bool

@@ -1,0 +1,89 @@
+"""Private folders, atomic replacement, and the lock that makes the daemon the only one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+
+from meshd.errors import AlreadyRunning, ConfigError
+
+
+def private_dir(path: str) -> str:
+    """Make the folder with mode 0700 if it is missing; refuse one that is not this user's.
+
+    Raises `ConfigError` with the path, the reason and what to do next.
+    """
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.stat(path)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {path}: {error.strerror}", f"make it writable for this user: {path}"
+        ) from None
+    if status.st_uid not in (os.getuid(), 0) or not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"the folder {path} is not writable", f"chown it to this user, or chmod u+wx {path}")
+    if status.st_mode & 0o077 and status.st_uid == os.getuid():
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)
+    return path
+
+
+def replace(path: str, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all, synced with its folder. Raises `OSError`."""
+    folder = os.path.dirname(path)
+    fd, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".new", dir=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_dir(folder)
+
+
+def sync_dir(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Lock:
+    """An exclusive flock that lives as long as the process, whatever kills it. The file holds the pid."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Raises `AlreadyRunning` naming the holder, or `ConfigError` if the file cannot be made."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"cannot open the lock {self.path}: {error.strerror}", "check its owner") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(fd, 32).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise AlreadyRunning(
+                f"meshd is already running (pid {holder or 'unknown'})",
+                "meshctl status",
+                pid=int(holder) if holder.isdigit() else None,
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        # The file stays: removing it would let two processes lock two files of one name.
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,126 @@
+"""The group stream: read once for the whole daemon, handed to every agent.
+
+One blocked connection a daemon, not one an agent: a thousand clients blocked on one stream stall the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from meshd.core.backoff import Backoff
+from meshd.core.message import Malformed, Message, Ping, decode, entry_key
+from meshd.core.names import Keys
+from meshd.errors import StoreError
+from meshd.runner import READ_COUNT, Agent
+from meshd.settings import Settings
+from meshd.store.commands import Commands
+from meshd.store.endpoint import Endpoint
+from meshd.store.link import Link, RawEntries
+
+log = logging.getLogger("meshd.group")
+
+Listener = Callable[[Message], None]
+
+
+class GroupReader:
+    """Reads `group` for the agents that were admitted; `listeners` see all traffic, whomever it is for."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        keys: Keys,
+        endpoint: Endpoint,
+        commands: Commands,
+        heard: Callable[[str], None],
+    ) -> None:
+        self.listeners: set[Listener] = set()
+        self._settings = settings
+        self._keys = keys
+        self._endpoint = endpoint
+        self._commands = commands
+        self._heard = heard
+        self._agents: dict[str, Agent] = {}
+        self._cursor: str | None = None
+
+    async def run(self) -> None:
+        """Read until cancelled, beginning with what the agents admitted before have not had yet."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._follow(backoff)
+            except StoreError as error:
+                log.debug("group: %s", error.message)
+                self._commands.check_now()
+            except Exception:
+                log.exception("the group reader failed and is started again")
+            await asyncio.sleep(backoff.next())
+            await self._commands.up.wait()
+
+    async def admit(self, agent: Agent) -> None:
+        """Add an agent: first what it has missed up to where the reader stands, then all that comes."""
+        while self._cursor is not None and agent.name not in self._agents:
+            cursor, since = self._cursor, agent.core.inbox.group or self._cursor
+            if entry_key(since) < entry_key(cursor):
+                reply = await self._commands.call("XRANGE", self._keys.group, f"({since}", cursor)
+                await agent.receive_group(self._broadcasts(reply), cursor)
+            if self._cursor == cursor:
+                break
+        self._agents[agent.name] = agent
+
+    def dismiss(self, name: str) -> None:
+        self._agents.pop(name, None)
+
+    async def _follow(self, backoff: Backoff) -> None:
+        link = await Link.open(self._endpoint)
+        try:
+            while True:
+                info, _ = await link.probe(self._keys.group, "$", 1)
+                if self._cursor is None:
+                    cursors = [agent.core.inbox.group for agent in self._agents.values()]
+                    self._cursor = min((c for c in cursors if c is not None), key=entry_key, default=info.last)
+                elif entry_key(info.last) < entry_key(self._cursor):
+                    # The stream went back: what it still has may be new, and the ids tell what is not.
+                    self._cursor = "0-0"
+                    for agent in self._agents.values():
+                        agent.core.inbox.group = None
+                while raw := await link.read(self._keys.group, self._cursor, READ_COUNT):
+                    backoff.reset()
+                    await self._hand_out(raw)
+        finally:
+            await link.close()
+
+    async def _hand_out(self, raw: RawEntries) -> None:
+        cursor = raw[-1][0].decode()
+        broadcasts = self._broadcasts(raw)
+        if broadcasts:
+            await asyncio.gather(*(agent.receive_group(broadcasts, cursor) for agent in list(self._agents.values())))
+        self._cursor = cursor
+        for agent in self._agents.values():
+            for waiter in agent.waiters:
+                waiter.set()
+
+    def has_read(self, newest: Sequence[Any]) -> bool:
+        """Whether the reader has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
+        return not newest or self._cursor is None or entry_key(self._cursor) >= entry_key(newest[0][0].decode())
+
+    def _broadcasts(self, raw: RawEntries) -> list[Message | Malformed]:
+        """The broadcasts among the entries, and what should have been one; the listeners are told of all."""
+        limit = self._settings().max_message
+        found: list[Message | Malformed] = []
+        for at, fields in raw:
+            # Most of the group's traffic is copies of private messages: not decoded unless somebody listens.
+            everyone = fields is not None and b"*" in fields
+            if not everyone and not self.listeners:
+                continue
+            entry = decode(at, fields, self._keys, limit)
+            if isinstance(entry, Message):
+                self._heard(entry.sender)
+                for listener in self.listeners:
+                    listener(entry)
+                everyone = entry.kind == "broadcast"
+            if everyone and not isinstance(entry, Ping):
+                found.append(entry)
+        return found

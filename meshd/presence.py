@@ -1,0 +1,281 @@
+"""Who is there: leases, the registry, how far each name was read, and `who`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from meshd import __version__
+from meshd.core.names import Keys, is_name, new_id
+from meshd.core.records import Moved, Position
+from meshd.core.text import one_line
+from meshd.errors import NotAllowed, StoreError
+from meshd.runner import Agent
+from meshd.store.commands import Commands
+
+log = logging.getLogger("meshd.presence")
+
+LEASE_TTL = 180
+RENEW_EVERY = 45.0
+READ_TTL = 30 * 86400
+REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
+REGISTRY_PAUSE = 2.0
+_HEARD = 1000
+_SCAN_COUNT = 1000
+_RENEW_BATCH = 100
+
+
+class _ReadRecord(msgspec.Struct, omit_defaults=True):
+    """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, and single ids above."""
+
+    p: str = "0-0"
+    i: int = 0
+    g: str | None = None
+    x: list[str] = []
+
+
+class Taken(NamedTuple):
+    """A lease that was acquired. `nonce` is the ping's that told the previous holder, if there was one."""
+
+    read: Moved | None
+    group_last: str
+    nonce: str | None
+
+
+class Presence:
+    """The names that this daemon holds, as the store and the other daemons see them."""
+
+    def __init__(self, keys: Keys, commands: Commands, instance: str) -> None:
+        self._keys = keys
+        self._commands = commands
+        self._instance = instance
+        self._host = socket.gethostname()
+        self._changed_positions: dict[str, Agent] = {}
+        self._changed_registry: dict[str, Agent] = {}
+        self._wanted = asyncio.Event()
+        self._heard: dict[str, None] = {}
+        self._scan_cursor: bytes | int = 0
+
+    # --- the lease ---
+
+    async def acquire(self, agent: Agent, *, takeover: bool = False) -> Taken:
+        """Take the name for this daemon. Raises `NotAllowed` naming the holder, or `StoreError`."""
+        keys, name, nonce = self._keys, agent.name, new_id()
+        lease_keys = [
+            keys.lease(name),
+            keys.registry(name),
+            keys.presence,
+            keys.read(name),
+            keys.group,
+            keys.inbox(name),
+        ]
+        now = time.time()
+        args = [self._instance, LEASE_TTL, self._entry(agent), name, f"{now:.3f}", int(takeover), nonce]
+        reply = await self._commands.script("host", lease_keys, args)
+        if reply[0] == 0:
+            raise _held(name, reply[2])
+        agent.leased = True
+        return Taken(_read_record(reply[1]), reply[2].decode(), nonce if reply[3] else None)
+
+    async def read_record(self, name: str) -> Moved | None:
+        return _read_record(await self._commands.call("GET", self._keys.read(name)) or b"")
+
+    async def renew(self, agents: Iterable[Agent]) -> list[Agent]:
+        """Renew each lease and registry entry; those that another daemon has taken are returned."""
+        results = await asyncio.gather(*(self._renew(agent, LEASE_TTL) for agent in agents))
+        return [agent for agent in results if agent is not None]
+
+    async def release(self, agent: Agent) -> None:
+        """Give the name up, after the last word on how far it was read. Raises `StoreError`."""
+        if agent.leased:
+            await self.write_position(agent)
+            await self._renew(agent, 0)
+            agent.leased = False
+
+    async def _renew(self, agent: Agent, ttl: int) -> Agent | None:
+        keys, name = self._keys, agent.name
+        holder = await self._commands.script(
+            "renew",
+            [keys.lease(name), keys.registry(name), keys.presence],
+            [self._instance, ttl, self._entry(agent), name, f"{time.time():.3f}"],
+        )
+        return agent if holder else None
+
+    def _entry(self, agent: Agent) -> bytes:
+        """The registry entry: 0.1's four fields and ours. A hidden agent has none."""
+        if agent.hosted.stealth:
+            return b""
+        return msgspec.json.encode(
+            {
+                "agent": agent.name,
+                "role": agent.hosted.role,
+                "pid": os.getpid(),
+                "ts": time.time(),
+                "host": self._host,
+                "version": __version__,
+                "session": agent.sessions > 0,
+                "wake": agent.wakes,
+                "unread": len(agent.core.inbox.unread),
+                "since": agent.hosted.since,
+            }
+        )
+
+    # --- telling the store what changed ---
+
+    def position_changed(self, agent: Agent) -> None:
+        self._changed_positions[agent.name] = agent
+        self._wanted.set()
+
+    def registry_changed(self, agent: Agent) -> None:
+        self._changed_registry[agent.name] = agent
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Write read positions as soon as they change, registry entries at most every two seconds."""
+        next_registry = 0.0
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self._commands.up.wait()
+            await self._flush_positions()
+            if not self._changed_registry:
+                continue
+            pause = next_registry - time.monotonic()
+            if pause > 0:
+                asyncio.get_running_loop().call_later(pause, self._wanted.set)
+                continue
+            next_registry = time.monotonic() + REGISTRY_PAUSE
+            changed, self._changed_registry = self._changed_registry, {}
+            try:
+                await self.renew(agent for agent in changed.values() if agent.leased)
+            except StoreError as error:
+                log.debug("registry not written: %s", error.message)  # the renewal writes it again
+
+    async def _flush_positions(self) -> None:
+        changed, self._changed_positions = self._changed_positions, {}
+        try:
+            await asyncio.gather(*(self.write_position(agent) for agent in changed.values() if agent.leased))
+        except StoreError:
+            self._changed_positions = {**changed, **self._changed_positions}
+            self._wanted.set()
+
+    async def write_position(self, agent: Agent) -> None:
+        record = agent.core.read_record()
+        value = msgspec.json.encode(
+            _ReadRecord(p=record.position.at, i=record.position.index, g=record.group, x=record.read_ids)
+        )
+        await self._commands.call("SET", self._keys.read(agent.name), value, "EX", READ_TTL)
+
+    # --- who ---
+
+    def heard(self, name: str) -> None:
+        """A name was seen in traffic: 0.1 programs have no place in the presence index."""
+        if name not in self._heard:
+            self._heard[name] = None
+            if len(self._heard) > _HEARD:
+                del self._heard[next(iter(self._heard))]
+
+    async def who(self, *, everyone: bool = False) -> list[dict[str, Any]]:
+        """Registry entries of live agents, by name; with `everyone` also names that are gone (`live` false).
+
+        Costs an index range, one bounded scan step for 0.1 programs, and one MGET, whatever else is stored.
+        """
+        now = time.time()
+        await self._scan()
+        floor = now - REMEMBERED if everyone else now
+        index = await self._commands.call("ZRANGEBYSCORE", self._keys.presence, f"{floor:.3f}", "+inf", "WITHSCORES")
+        pairs = zip(index[::2], index[1::2], strict=True)
+        expires = {key.decode("utf-8", "replace"): float(score) for key, score in pairs}
+        names = sorted({name for name in [*expires, *self._heard] if is_name(name)})
+        if not names:
+            return []
+        values = await self._commands.call("MGET", *map(self._keys.registry, names))
+        found = []
+        for name, value in zip(names, values, strict=True):
+            if value is not None:
+                found.append(_registered(name, value, now))
+            elif name in expires and everyone:
+                found.append({"agent": name, "live": False, "gone_for": round(now - expires[name], 1)})
+            elif name not in expires:
+                self._heard.pop(name, None)
+        return found
+
+    async def _scan(self) -> None:
+        try:
+            reply = await self._commands.call(
+                "SCAN", self._scan_cursor, "MATCH", self._keys.registry_pattern, "COUNT", _SCAN_COUNT
+            )
+        except StoreError as error:
+            if error.retryable:
+                raise
+            return  # an access list may forbid it; the index is enough for our own agents
+        self._scan_cursor = reply[0]
+        for key in reply[1]:
+            if name := self._keys.registered_name(key):
+                self.heard(name)
+
+    async def housekeeping(self) -> None:
+        """Drop names from the index that have been gone for long."""
+        await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", f"{time.time() - REMEMBERED:.3f}")
+
+
+def _registered(name: str, value: bytes, now: float) -> dict[str, Any]:
+    """A registry entry as shown: written by anybody, so every value is checked."""
+    try:
+        raw = msgspec.json.decode(value)
+    except msgspec.MsgspecError:
+        raw = {}
+    entry = raw if isinstance(raw, dict) else {}
+
+    def number(key: str) -> float | None:
+        found = entry.get(key)
+        return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+    def text(key: str) -> str:
+        found = entry.get(key)
+        return one_line(found)[:100] if isinstance(found, str) else ""
+
+    ts, wake = number("ts"), entry.get("wake")
+    return {
+        "agent": name,
+        "live": True,
+        "role": text("role"),
+        "host": text("host"),
+        "pid": int(number("pid") or 0) or None,
+        "ts": ts,
+        "age": round(max(0.0, now - ts), 1) if ts is not None else None,
+        "since": number("since"),
+        "session": entry.get("session") is True,
+        "unread": int(number("unread") or 0) if number("unread") is not None else None,
+        "wake": [one_line(w)[:20] for w in wake if isinstance(w, str)] if isinstance(wake, list) else [],
+        "version": text("version") or "0.1",
+    }
+
+
+def _read_record(value: bytes) -> Moved | None:
+    if not value:
+        return None
+    try:
+        record = msgspec.json.decode(value, type=_ReadRecord)
+        position = Position(record.p, record.i)
+        tuple(map(int, f"{record.p}-{record.g or '0-0'}".split("-")))
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return Moved(position=position, group=record.g, read_to=record.p, read_ids=record.x)
+
+
+def _held(name: str, registry: bytes) -> NotAllowed:
+    entry = _registered(name, registry or b"{}", time.time())
+    where = f"the daemon on {entry['host']} (pid {entry['pid']})" if entry["host"] else "another daemon"
+    return NotAllowed(
+        f"{name} is held by {where}",
+        f"meshctl register {name} --takeover moves it here",
+        holder={"host": entry["host"], "pid": entry["pid"]},
+    )

@@ -1,0 +1,362 @@
+"""One hosted agent at run time: its reader, its timer, and the executor of what its core decides."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+from meshd.core.agent import AgentCore, CheckLease, Effect, Journal, Pong, Quarantine, Wake
+from meshd.core.backoff import Backoff
+from meshd.core.ledger import Escalate, Reping
+from meshd.core.message import Malformed, Message, Ping, decode, entry_key
+from meshd.core.names import Keys
+from meshd.core.records import Batch, Record
+from meshd.core.wire import PONG_TTL, Outgoing
+from meshd.disk import quarantine
+from meshd.disk.hosted import Hosted
+from meshd.disk.journal import Journal as JournalFile
+from meshd.disk.notify import NotifyLog
+from meshd.errors import Full, StoreError
+from meshd.events import EventHub
+from meshd.outbox import Outbox
+from meshd.settings import Settings
+from meshd.store.commands import Commands
+from meshd.store.endpoint import BLOCK, Endpoint
+from meshd.store.link import Link
+
+log = logging.getLogger("meshd.agent")
+
+READ_COUNT = 500
+
+
+class Shared(NamedTuple):
+    """What all agents of a daemon use together."""
+
+    settings: Callable[[], Settings]
+    keys: Keys
+    endpoint: Endpoint
+    commands: Commands
+    outbox: Outbox
+    events: EventHub
+    disk: Executor
+    position_changed: Callable[[Agent], None]
+    registry_changed: Callable[[Agent], None]
+    check_lease: Callable[[Agent], Coroutine[Any, Any, None]]
+
+
+class Agent:
+    """A name whose mail this daemon receives.
+
+    `lock` orders decisions: decide, write, apply, one after another. `waiters` are set when mail comes.
+    """
+
+    def __init__(self, name: str, hosted: Hosted, journal: JournalFile, notify: NotifyLog, shared: Shared) -> None:
+        self.name = name
+        self.hosted = hosted
+        self.core = AgentCore(name, shared.keys)
+        self.lock = asyncio.Lock()
+        self.waiters: set[asyncio.Event] = set()
+        self.sessions = 0
+        self.monitored = False
+        self.caught_up = asyncio.Event()
+        self.trouble: str | None = None
+        self.restarts = 0
+        self.last_received = 0.0
+        self.leased = False
+        self._journal = journal
+        self._notify = notify
+        self._shared = shared
+        self._unfinished: tuple[Sequence[str], int] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: float | None = None
+        self._resending = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- life ---
+
+    def load(self) -> None:
+        """Fold the journal, and finish the notify log's last batch. Blocks; raises `ConfigError`, `OSError`."""
+        records = self._journal.load()
+        for record in records:
+            self.core.apply(record)
+        if records and isinstance(records[-1], Batch):
+            self._notify.finish(_lines(records[-1]), records[-1].offset)
+        if self._journal.damaged:
+            log.error("%s: %d damaged records in the journal, kept aside", self.name, self._journal.damaged)
+
+    async def run(self, acquire: Callable[[Agent], Coroutine[Any, Any, bool]]) -> None:
+        """Receive until cancelled, or until the name is held elsewhere: the one restart wrapper.
+
+        A fault here harms no other agent. `acquire` takes the lease; False means that another daemon has it.
+        """
+        backoff = Backoff()
+        self._wind_timer()
+        while True:
+            started = time.monotonic()
+            try:
+                if not self.leased and not await acquire(self):
+                    return
+                self._start_resending()
+                await self._receive()
+            except StoreError as error:
+                self._say_trouble(error.message)
+                self._shared.commands.check_now()
+                await self._shared.commands.up.wait()
+            except Exception:
+                self.restarts += 1
+                self._say_trouble("its reader failed and is started again; see the log")
+                log.exception("%s: its reader failed", self.name)
+            if time.monotonic() - started > 60:
+                backoff.reset()
+            await asyncio.sleep(backoff.next())
+
+    async def stop(self) -> None:
+        """End what runs for this agent beside `run`, and close its files."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self.lock:
+            self._journal.close()
+            self._notify.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.create_task(work, name=f"{self.name}: {what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+    def _say_trouble(self, text: str) -> None:
+        if self.trouble != text:
+            self.trouble = text
+            self._shared.events.publish("agent.trouble", agent=self.name, text=text)
+
+    @property
+    def wakes(self) -> list[str]:
+        """How this agent can be told of mail, the surest first."""
+        return ["session", "notify"] if self.sessions else ["notify"]
+
+    # --- receiving ---
+
+    async def _receive(self) -> None:
+        link = await Link.open(self._shared.endpoint)
+        try:
+            stream = self._shared.keys.inbox(self.name)
+            probe = True
+            while True:
+                cursor = self.core.inbox.position.at
+                asked = time.monotonic()
+                if probe:
+                    info, raw = await link.probe(stream, cursor, READ_COUNT)
+                else:
+                    info, raw = None, await link.read(stream, cursor, READ_COUNT)
+                limit = self._shared.settings().max_message
+                entries = [decode(at, fields, self._shared.keys, limit) for at, fields in raw]
+                last = raw[-1][0].decode() if raw else cursor
+                went_back = info is not None and self.core.inbox.went_back(info)
+                await self._insist(functools.partial(self.core.receive, entries, last, time.time(), info))
+                self.trouble = None
+                full = len(raw) >= READ_COUNT
+                if info is not None and not full and not went_back:
+                    self.caught_up.set()
+                # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
+                stalled = time.monotonic() - asked > BLOCK + 1
+                probe = full or went_back or (info is None and not raw) or stalled
+        finally:
+            self.caught_up.clear()
+            await link.close()
+
+    async def receive_group(self, broadcasts: Sequence[Message | Malformed], cursor: str) -> None:
+        """Broadcasts of the group stream up to `cursor`, from the daemon's one group reader."""
+        await self._insist(functools.partial(self.core.receive_group, broadcasts, cursor, time.time()))
+
+    def has_read(self, newest: Sequence[Any]) -> bool:
+        """Whether the cursor has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
+        return not newest or entry_key(self.core.inbox.position.at) >= entry_key(newest[0][0].decode())
+
+    # --- executing ---
+
+    async def execute(self, decide: Callable[[], list[Effect]]) -> None:
+        """Decide and carry out as one step. Raises `Full` if the disk takes nothing; then nothing has changed."""
+        async with self.lock:
+            effects = decide()
+            for effect in effects:
+                await self._carry_out(effect)
+            if effects:
+                self._wind_timer()
+
+    async def _insist(self, decide: Callable[[], list[Effect]]) -> None:
+        """`execute` until the disk takes it, notify lines included. Between tries others may have the lock."""
+        backoff = Backoff(base=0.2, cap=5.0)
+        done = False
+        while not done or self._unfinished is not None:
+            try:
+                if not done:
+                    await self.execute(decide)
+                    done = True
+                else:
+                    async with self.lock:
+                        await self._on_disk(self._finish_notify)
+            except Full:
+                pass
+            if not done or self._unfinished is not None:
+                await asyncio.sleep(backoff.next())
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Journal(records):
+                await self._commit(records)
+            case Quarantine(entries):
+                path = self._journal.path.removesuffix(".journal") + ".quarantine"
+                await self._on_disk(functools.partial(quarantine.keep, path, entries))
+            case Wake(senders):
+                self._shared.events.publish(
+                    "agent.wake", agent=self.name, senders=sorted(senders), unread=len(self.core.inbox.unread)
+                )
+            case Pong(ping):
+                self._spawn(self._answer_ping(ping), "pong")
+            case CheckLease(ping):
+                self._spawn(self._check_lease(ping), "lease check")
+
+    async def _commit(self, records: Sequence[Record]) -> None:
+        inbox = self.core.inbox
+        unread, read = len(inbox.unread), inbox.read_position()
+        await self._on_disk(functools.partial(self._write, records))
+        for record in records:
+            self.core.apply(record)
+        for waiter in self.waiters:
+            waiter.set()
+        if self._journal.wants_compaction:
+            await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
+        if len(inbox.unread) != unread:
+            self._shared.registry_changed(self)
+        if inbox.read_above or inbox.read_position() != read:
+            self._shared.position_changed(self)
+        self._publish(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        """In a thread: the journal first and synced, then the lines that tell of it."""
+        self._finish_notify()
+        batch = records[-1]
+        if isinstance(batch, Batch):
+            batch.offset = self._notify.offset()
+        self._journal.append(records)
+        if isinstance(batch, Batch):
+            self._unfinished = (_lines(batch), batch.offset)
+            try:
+                self._finish_notify()
+            except OSError as error:
+                log.error("%s: notify log: %s", self.name, error)
+
+    def _finish_notify(self) -> None:
+        if self._unfinished is not None:
+            self._notify.append(*self._unfinished)
+            self._unfinished = None
+
+    async def _on_disk(self, job: Callable[[], None]) -> None:
+        """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._shared.disk, job)
+        except OSError as error:
+            where = os.path.dirname(self._journal.path)
+            text = f"cannot write in {where}: {error.strerror or error}"
+            if self.trouble != text:
+                log.error("%s: %s", self.name, text)
+            self._say_trouble(text)
+            raise Full(text, f"free space there, or make it writable: {where}") from None
+
+    def _publish(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, Batch):
+                if record.messages:
+                    self.last_received = record.now
+                for message in record.messages:
+                    self._shared.events.publish(
+                        "message.received", agent=self.name, id=message.id, sender=message.sender, kind=message.kind
+                    )
+                if record.lost:
+                    self._shared.events.publish("message.lost", agent=self.name, count=record.lost)
+            elif record.__struct_config__.tag in ("read", "pinged", "closed"):
+                self._shared.events.publish(f"agent.{record.__struct_config__.tag}", agent=self.name)
+
+    # --- pings and leases ---
+
+    async def _answer_ping(self, ping: Ping) -> None:
+        fields = ("from", self.name, "pong", "1", "session", "1" if self.sessions else "0")
+        try:
+            await self._shared.outbox.answer(self._shared.keys.pong(ping.nonce), PONG_TTL, fields)
+        except StoreError as error:
+            log.info("%s: a pong was not sent: %s", self.name, error.message)
+
+    async def _check_lease(self, ping: Ping) -> None:
+        await self._shared.check_lease(self)
+        await self._answer_ping(ping)
+
+    # --- the ledger's clock ---
+
+    def _wind_timer(self) -> None:
+        due = self.core.next_due()
+        if due == self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_due = due
+        if due is not None:
+            delay = max(0.0, due - time.time())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = self._timer_due = None
+        self._spawn(self._tick(), "tick")
+
+    async def _tick(self) -> None:
+        await self._insist(lambda: self.core.tick(time.time()))
+        self._wind_timer()
+        self._start_resending()
+
+    def _start_resending(self) -> None:
+        if not self._resending and self.core.ledger.unsent():
+            self._resending = True
+            self._spawn(self._send_repings(), "re-pings")
+
+    async def _send_repings(self) -> None:
+        """Send what the ledger decided, until the store has it. Their ids make a repetition harmless."""
+        try:
+            while actions := self.core.ledger.unsent():
+                for action in actions:
+                    await self._send_reping(action)
+        finally:
+            self._resending = False
+
+    async def _send_reping(self, action: Reping | Escalate) -> None:
+        escalate_to = self._shared.settings().escalate_to
+        target = escalate_to if isinstance(action, Escalate) else action.to
+        # An escalation is a message of its own for the watchdog, a re-ping is about one that the target has.
+        field = "thread" if isinstance(action, Escalate) else "about"
+        out = Outgoing(
+            action.id, self.name, target, action.text, private=True, fields=(field, action.about), gated=False
+        )
+        try:
+            await self._shared.outbox.send(out)
+        except StoreError as error:
+            log.info("%s: a re-ping waits for the store: %s", self.name, error.message)
+            await self._shared.commands.up.wait()
+            await asyncio.sleep(Backoff().next())
+            return
+        await self._insist(lambda: self.core.mark_sent(action.about, time.time()))
+
+
+def _lines(batch: Batch) -> list[str]:
+    return [*batch.lines, *(message.notify_line() for message in batch.messages)]

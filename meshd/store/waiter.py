@@ -1,0 +1,63 @@
+"""Waiting for one entry on a short-lived stream: a pong, or the reply to a request.
+
+Each wait holds a connection, because a connection inside XREAD BLOCK cannot do anything else; a few are kept
+warm for the next wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from meshd.core.backoff import Backoff
+from meshd.errors import StoreError
+from meshd.store.endpoint import BLOCK, Endpoint
+from meshd.store.link import Link
+
+_WARM = 4
+
+
+class Waiters:
+    """A small pool of connections for waits."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._idle: list[Link] = []
+
+    async def first(self, stream: str, timeout: float) -> dict[bytes, bytes] | None:
+        """The fields of the stream's first entry, or None after `timeout` seconds. Outlives a store outage."""
+        backoff = Backoff()
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                while True:
+                    try:
+                        link = self._idle.pop() if self._idle else await Link.open(self._endpoint)
+                        return await self._wait(link, stream, limit.when())
+                    except StoreError:
+                        await asyncio.sleep(backoff.next())
+        except TimeoutError:
+            return None
+
+    async def _wait(self, link: Link, stream: str, until: float | None) -> dict[bytes, bytes]:
+        clock = asyncio.get_running_loop().time
+        while True:
+            left = BLOCK if until is None else until - clock()
+            # A little shorter than the deadline, so that the wait ends with a reply and the link is kept.
+            entries = await link.read(stream, "0-0", 1, block=min(BLOCK, max(0.001, left - 0.005)))
+            if entries:
+                await self._keep(link)
+                raw: Any = entries[0][1] or []
+                return dict(zip(raw[::2], raw[1::2], strict=True))
+            if until is not None and until - clock() < 0.01:
+                await self._keep(link)
+                raise TimeoutError
+
+    async def _keep(self, link: Link) -> None:
+        if len(self._idle) < _WARM:
+            self._idle.append(link)
+        else:
+            await link.close()
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()

@@ -1,0 +1,343 @@
+"""All agents of this daemon: who is hosted, start and stop, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from meshd import paths, settings
+from meshd.core.backoff import Backoff
+from meshd.core.names import Keys
+from meshd.core.records import Moved, Position
+from meshd.disk import hosted as hosted_file
+from meshd.disk import legacy
+from meshd.disk.files import private_dir
+from meshd.disk.hosted import Hosted
+from meshd.disk.journal import Journal
+from meshd.disk.notify import NotifyLog
+from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, StoreError
+from meshd.events import EventHub
+from meshd.group import GroupReader
+from meshd.outbox import Outbox
+from meshd.presence import RENEW_EVERY, Presence
+from meshd.runner import Agent, Shared
+from meshd.settings import RESTART_ONLY, Settings
+from meshd.store import endpoint
+from meshd.store.commands import Commands
+from meshd.store.embedded import Embedded
+from meshd.store.link import Link
+from meshd.store.waiter import Waiters
+
+log = logging.getLogger("meshd")
+
+COUNT_ALL = 10_000  # more than a stream's bound
+HANDOVER = 2.0  # seconds that a takeover waits for the previous holder's last word
+DISK_THREADS = 4
+
+
+class Supervisor:
+    """Hosts agents. `run` is the daemon's life; the rest is what the control socket asks for."""
+
+    def __init__(self, configuration: Settings) -> None:
+        self.settings = configuration
+        self.started = time.time()
+        self.keys = Keys(configuration.prefix)
+        self.events = EventHub()
+        self.agents: dict[str, Agent] = {}
+        for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
+            private_dir(folder)
+        self._hosted_path = os.path.join(paths.state_dir(), "hosted.json")
+        self._hosted = hosted_file.load(self._hosted_path)
+        self.instance = hosted_file.instance(os.path.join(paths.state_dir(), "instance"))
+        url = configuration.url
+        self.embedded = None if url else Embedded(paths.store_dir(), paths.store_socket_path())
+        self.endpoint = self.embedded or endpoint.from_url(url or "", configuration.prefix)
+        if self.embedded is not None:
+            self.embedded.prepare()
+        self.commands = Commands(self.endpoint, self._store_changed)
+        self.outbox = Outbox(configuration, self.keys, self.commands, secrets.token_hex(8))
+        self.waiters = Waiters(self.endpoint)
+        self.presence = Presence(self.keys, self.commands, self.instance)
+        self.group = GroupReader(lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence.heard)
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self._shared = Shared(
+            settings=lambda: self.settings,
+            keys=self.keys,
+            endpoint=self.endpoint,
+            commands=self.commands,
+            outbox=self.outbox,
+            events=self.events,
+            disk=self._disk,
+            position_changed=self.presence.position_changed,
+            registry_changed=self.presence.registry_changed,
+            check_lease=self._check_lease,
+        )
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._hosting = asyncio.Lock()
+        self._store_back = asyncio.Event()
+        self._strays: set[asyncio.Task[None]] = set()
+
+    # --- life ---
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Host until `stopping` is set; then give everything up in order. The embedded store goes last."""
+        for name, hosted in list(self._hosted.items()):
+            self._load(name, hosted)
+        store = [self._start(self.commands.run(), "commands")]
+        if self.embedded is not None:
+            store.append(self._start(self._keep_embedded(self.embedded), "embedded store"))
+        work = [
+            self._start(self.presence.run(), "presence"),
+            self._start(self._keep_leases(), "leases"),
+            self._start(self._bring_back(list(self.agents.values())), "agents"),
+        ]
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([stop, *store, *work], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*store, *work):
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+            await stop
+        finally:
+            stop.cancel()
+            await _end(work)
+            await self._give_up()
+            await self.waiters.close()
+            await _end(store)
+            self._disk.shutdown()
+
+    @staticmethod
+    def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return asyncio.create_task(work, name=name)
+
+    async def _keep_embedded(self, store: Embedded) -> None:
+        """The store's own restart wrapper: what it cannot mend, `status` shows."""
+        backoff = Backoff(base=0.5, cap=10.0)
+        while True:
+            try:
+                await store.run()
+            except (MeshError, OSError) as error:
+                store.trouble = str(error)
+                log.error("embedded store: %s", error)
+                await asyncio.sleep(backoff.next())
+
+    async def _bring_back(self, agents: list[Agent]) -> None:
+        """Start the agents of the last run; the group is read once their leases are known."""
+        await self.commands.up.wait()
+        await asyncio.gather(*(self._acquire(agent) for agent in agents), return_exceptions=True)
+        for agent in agents:
+            if self.agents.get(agent.name) is agent:
+                self._run_agent(agent)
+        await self.group.run()
+
+    async def _give_up(self) -> None:
+        """Stop receiving, then release every lease if the store is there to hear it."""
+        agents = list(self.agents.values())
+        await _end(list(self._tasks.values()))
+        await asyncio.gather(*(agent.stop() for agent in agents))
+        if self.commands.up.is_set():
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await asyncio.gather(*(self.presence.release(agent) for agent in agents))
+
+    async def _keep_leases(self) -> None:
+        """Renew all leases in one go, every 45 s and whenever the store has come back."""
+        while True:
+            try:
+                await self.commands.up.wait()
+                held = [agent for agent in self.agents.values() if agent.leased]
+                for agent in await self.presence.renew(held):
+                    await self._let_go(agent, "another daemon took it over")
+                await self.presence.housekeeping()
+            except StoreError as error:
+                log.info("leases: %s", error.message)
+                await asyncio.sleep(Backoff().next())
+                continue
+            self._store_back.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_EVERY):
+                    await self._store_back.wait()
+
+    def _store_changed(self, up: bool) -> None:
+        self.events.publish("store.up" if up else "store.down")
+        if up:
+            self._store_back.set()
+
+    # --- hosting ---
+
+    def _load(self, name: str, hosted: Hosted) -> Agent:
+        agent = Agent(name, hosted, Journal(paths.journal(name), name), NotifyLog(paths.notify_log(name)), self._shared)
+        agent.load()
+        self.agents[name] = agent
+        return agent
+
+    def _run_agent(self, agent: Agent) -> None:
+        task = asyncio.create_task(agent.run(self._acquire), name=f"agent {agent.name}")
+        self._tasks[agent.name] = task
+
+    async def host(self, name: str, *, role: str | None = None, stealth: bool = False, takeover: bool = False) -> Agent:
+        """Host a name, or tell it a new role. Raises `NotAllowed` naming the holder, `StoreError`, `Full`."""
+        async with self._hosting:
+            agent = self.agents.get(name)
+            if agent is None:
+                return await self._host_new(name, Hosted(role or "", time.time(), stealth), takeover)
+            old = agent.hosted
+            changed = Hosted(old.role if role is None else role, old.since, old.stealth and stealth)
+            if changed != old:
+                agent.hosted = changed
+                self._save_hosted(agent)
+                if agent.leased:
+                    await self.presence.renew([agent])
+            return agent
+
+    async def _host_new(self, name: str, hosted: Hosted, takeover: bool) -> Agent:
+        try:
+            agent = self._load(name, hosted)
+        except OSError as error:
+            raise Full(f"cannot open the journal of {name}: {error}", f"check {paths.journal(name)}") from None
+        try:
+            await self._take(agent, takeover=takeover)
+            self._save_hosted(agent)
+        except BaseException:
+            del self.agents[name]
+            await agent.stop()
+            with contextlib.suppress(StoreError):
+                await self.presence.release(agent)
+            raise
+        self._run_agent(agent)
+        await self.group.admit(agent)
+        self.events.publish("agent.registered", agent=name)
+        return agent
+
+    async def _acquire(self, agent: Agent) -> bool:
+        """For an agent of an earlier run: its lease again, or the news that somebody else has it."""
+        try:
+            await self._take(agent, takeover=False)
+        except NotAllowed as error:
+            self._background(self._let_go(agent, error.message), f"let go of {agent.name}")
+            return False
+        await self.group.admit(agent)
+        return True
+
+    async def _take(self, agent: Agent, *, takeover: bool) -> None:
+        """Acquire the lease, and go on where the name was read, wherever that was."""
+        taken = await self.presence.acquire(agent, takeover=takeover)
+        read = taken.read
+        if taken.nonce is not None:
+            # Whoever held it answers once it has let go, and has then written how far it was read.
+            await self.waiters.first(self.keys.pong(taken.nonce), HANDOVER)
+            read = await self.presence.read_record(agent.name)
+        inbox = agent.core.inbox
+        if read is None and inbox.group is None:
+            await self._begin(agent, taken.group_last)
+        elif read is not None:
+            read.group = read.group or inbox.group or taken.group_last
+            await agent.execute(functools.partial(agent.core.move, read))
+
+    async def _begin(self, agent: Agent, group_last: str) -> None:
+        """A name that nobody has hosted: from 0.1's cursor if it left one, else all that the store holds."""
+        left = legacy.find(agent.name, paths.cache_dir())
+        link = await Link.open(self.endpoint)
+        try:
+            info, entries = await link.probe(self.keys.inbox(agent.name), left.cursor, COUNT_ALL)
+        finally:
+            await link.close()
+        index = max(0, info.added - len(entries))
+        place = Moved(position=Position(left.cursor, index), group=group_last, read_to=left.cursor)
+        await agent.execute(lambda: [*agent.core.move(place), *agent.core.adopt(left.entries)])
+        left.mark_taken()
+
+    def _save_hosted(self, agent: Agent) -> None:
+        self._hosted[agent.name] = agent.hosted
+        self._write_hosted()
+
+    def _write_hosted(self) -> None:
+        try:
+            hosted_file.save(self._hosted_path, self._hosted)
+        except OSError as error:
+            raise Full(f"cannot write {self._hosted_path}: {error.strerror}", "free space there") from None
+
+    async def unhost(self, name: str) -> None:
+        """Stop hosting a name and give its lease up. Its mail stays, read and unread. Raises `NotFound`."""
+        async with self._hosting:
+            if name not in self.agents:
+                raise NotFound(f"{name} is not hosted here", "meshctl who")
+            await self._drop(name)
+            self.events.publish("agent.deregistered", agent=name)
+
+    async def _drop(self, name: str) -> None:
+        agent = self.agents.pop(name)
+        self._hosted.pop(name, None)
+        self._write_hosted()
+        self.group.dismiss(name)
+        await _end([self._tasks.pop(name)] if name in self._tasks else [])
+        await agent.stop()
+        for waiter in agent.waiters:
+            waiter.set()
+        await self.presence.release(agent)
+
+    async def _check_lease(self, agent: Agent) -> None:
+        """Somebody says that the name was taken over: look, and let go if it is so."""
+        with contextlib.suppress(StoreError):
+            if agent.leased and await self.presence.renew([agent]):
+                agent.leased = False
+                await self.presence.write_position(agent)
+                self._background(self._let_go(agent, "another daemon took it over"), f"let go of {agent.name}")
+
+    async def _let_go(self, agent: Agent, why: str) -> None:
+        async with self._hosting:
+            if self.agents.get(agent.name) is agent:
+                log.warning("%s: %s; not hosted here any more", agent.name, why)
+                agent.leased = False
+                with contextlib.suppress(StoreError):
+                    await self._drop(agent.name)
+                self.events.publish("agent.moved", agent=agent.name, why=why)
+
+    def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._strays.add(task)
+        task.add_done_callback(self._strays.discard)
+
+    def agent(self, name: str) -> Agent:
+        """A hosted agent. Raises `NotFound`."""
+        agent = self.agents.get(name)
+        if agent is None:
+            raise NotFound(f"{name} is not hosted here", f"meshctl register {name}")
+        return agent
+
+    # --- configuration ---
+
+    def reload(self) -> str:
+        """Read the configuration again; keep the old one if it is wrong. What was done, in a sentence."""
+        try:
+            fresh = settings.load()
+        except ConfigError as error:
+            log.error("configuration not changed: %s", error.message)
+            self.events.publish("config.refused", why=error.message)
+            return f"not changed: {error.message}"
+        fixed = {key: getattr(self.settings, key) for key in RESTART_ONLY}
+        waiting = [key for key, value in fixed.items() if getattr(fresh, key) != value]
+        self.settings = msgspec.structs.replace(fresh, **fixed)
+        self.outbox.settings = self.settings
+        said = "configuration read again"
+        if waiting:
+            said += f"; {', '.join(waiting)} changes at the next start"
+        log.info(said)
+        self.events.publish("config.reloaded", waiting=waiting)
+        return said
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,50 @@
+"""Fixtures: stores and homes. A test that takes `store` or `home` runs against Valkey and against Redis."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helper import Home, Store, a_home, program
+
+
+@pytest.fixture(scope="session", params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One server of each kind for the whole run, its log on. Tests share it by prefixes of their own."""
+    if request.param == "redis" and shutil.which("redis-server") is None:
+        pytest.fail("redis-server is not installed: tests/run installs it")
+    folder = tmp_path_factory.mktemp(request.param)
+    store = Store(program(request.param), folder, "--appendonly", "yes", "--maxclients", "5000")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix that no other test uses."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def home(tmp_path: Path, server: Store, prefix: str) -> Iterator[Home]:
+    """A user whose daemon uses the session's server; the daemon is not started yet."""
+    with a_home(tmp_path / "home", server.url, AGENT_MESH_PREFIX=prefix) as made:
+        yield made
+
+
+@pytest.fixture
+def other(tmp_path: Path, server: Store, prefix: str) -> Iterator[Home]:
+    """A second user, as on another machine: its own home, the same store and prefix."""
+    with a_home(tmp_path / "other", server.url, AGENT_MESH_PREFIX=prefix) as made:
+        yield made
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Iterator[Home]:
+    """A user with no configuration at all: the daemon brings its own store."""
+    with a_home(tmp_path / "lone") as made:
+        yield made
