@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from meshd.core.backoff import Backoff
+from meshd.core.message import PREVIEW
 from meshd.core.names import EVERYONE, Keys
 from meshd.core.wire import DEDUPE_TTL, GATE_WINDOW, MAXLEN, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError
@@ -59,6 +60,7 @@ class Outbox:
             out.text,
             f"{time.time():.6f}",
             self._incarnation,
+            out.text[:PREVIEW],  # cut here: the script would cut a character in half
             *out.fields,
         ]
         reply = await self._insist(out.id, "send", script_keys, args, deadline)
@@ -89,24 +91,23 @@ class Outbox:
         commands = self._commands
         facts = {"id": message_id} if message_id else {}
         backoff = Backoff(base=0.02, cap=0.5)
+        until = time.monotonic() + deadline
         maybe_written = False
-        trouble: StoreError = StoreDown("the store does not answer", "meshctl status")
-        try:
-            async with asyncio.timeout(deadline):
-                while True:
-                    try:
-                        return await commands.script(script, keys, args, timeout=deadline)
-                    except OutcomeUnknown as error:
-                        maybe_written = True
-                        trouble = error
-                    except (StoreDown, StoreBusy) as error:
-                        trouble = error
-                    await asyncio.sleep(backoff.next())
-        except TimeoutError:
-            if not commands.up.is_set():
-                trouble = commands.down_error()
-            elif not maybe_written and isinstance(trouble, StoreDown):
-                maybe_written = True  # it was written, and the time ran out before its reply
+        # The usual case goes without the price of a timer: the connection has its own.
+        timeout = None
+        while True:
+            try:
+                return await commands.script(script, keys, args, timeout=timeout)
+            except OutcomeUnknown as error:
+                maybe_written = True
+                trouble: StoreError = error
+            except (StoreDown, StoreBusy) as error:
+                trouble = error
+            pause = backoff.next()
+            timeout = until - time.monotonic() - pause
+            if timeout <= 0:
+                break
+            await asyncio.sleep(pause)
         if maybe_written:
             raise OutcomeUnknown(
                 f"no answer within {deadline:g} s: it may or may not have been sent ({trouble.message})",

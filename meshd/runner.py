@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 from meshd.core.agent import AgentCore, CheckLease, Effect, Journal, Pong, Quarantine, Wake
@@ -22,6 +21,7 @@ from meshd.disk import quarantine
 from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal as JournalFile
 from meshd.disk.notify import NotifyLog
+from meshd.disk.worker import DiskWorker
 from meshd.errors import Full, StoreError
 from meshd.events import EventHub
 from meshd.outbox import Outbox
@@ -44,7 +44,7 @@ class Shared(NamedTuple):
     commands: Commands
     outbox: Outbox
     events: EventHub
-    disk: Executor
+    disk: DiskWorker
     position_changed: Callable[[Agent], None]
     registry_changed: Callable[[Agent], None]
     check_lease: Callable[[Agent], Coroutine[Any, Any, None]]
@@ -267,7 +267,7 @@ class Agent:
     async def _on_disk(self, job: Callable[[], None]) -> None:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._shared.disk, job)
+            await self._shared.disk.run(job)
         except OSError as error:
             where = os.path.dirname(self._journal.path)
             text = f"cannot write in {where}: {error.strerror or error}"

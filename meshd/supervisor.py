@@ -10,7 +10,6 @@ import os
 import secrets
 import time
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -25,6 +24,7 @@ from meshd.disk.files import private_dir
 from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal
 from meshd.disk.notify import NotifyLog
+from meshd.disk.worker import DiskWorker
 from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, StoreError
 from meshd.events import EventHub
 from meshd.group import GroupReader
@@ -42,7 +42,6 @@ log = logging.getLogger("meshd")
 
 COUNT_ALL = 10_000  # more than a stream's bound
 HANDOVER = 2.0  # seconds that a takeover waits for the previous holder's last word
-DISK_THREADS = 4
 
 
 class Supervisor:
@@ -69,7 +68,7 @@ class Supervisor:
         self.waiters = Waiters(self.endpoint)
         self.presence = Presence(self.keys, self.commands, self.instance)
         self.group = GroupReader(lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence.heard)
-        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="disk")
+        self._disk = DiskWorker()
         self._shared = Shared(
             settings=lambda: self.settings,
             keys=self.keys,
@@ -114,7 +113,7 @@ class Supervisor:
             await self._give_up()
             await self.waiters.close()
             await _end(store)
-            self._disk.shutdown()
+            self._disk.close()
 
     @staticmethod
     def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -49,7 +49,8 @@ class NotifyLog:
 
     def append(self, lines: Sequence[str], offset: int) -> None:
         """Append the batch that begins at `offset`; what of it is already there is not written again."""
-        self._open()
+        if self._fd < 0:
+            self._open()
         data = "".join(line + "\n" for line in lines).encode()
         there = max(0, min(len(data), self._size - offset))
         written = there

@@ -50,10 +50,20 @@ class Server(NamedTuple):
     version: str
 
 
-class _Call(NamedTuple):
-    command: tuple[Any, ...]
-    future: asyncio.Future[Any]
-    script: Script | None
+class _Call:
+    """A command in the queue. `written`: its bytes went out, so that it may have been carried out."""
+
+    __slots__ = ("command", "future", "script", "written")
+
+    def __init__(self, command: tuple[Any, ...], script: Script | None) -> None:
+        self.command = command
+        self.script = script
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.written = False
+
+    def fail(self, error: StoreError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class Commands:
@@ -75,29 +85,28 @@ class Commands:
 
     # --- calling ---
 
-    async def call(self, *command: Any, timeout: float = REPLY_TIMEOUT) -> Any:
-        """One command. Raises `StoreDown` if it was never written, `OutcomeUnknown` if its reply was lost."""
-        return await self._submit(command, None, timeout)
+    async def call(self, *command: Any, timeout: float | None = None) -> Any:
+        """One command. Raises `StoreDown` if it was never written, `OutcomeUnknown` if its reply was lost.
 
-    async def script(self, name: str, keys: list[str], args: list[Any], *, timeout: float = REPLY_TIMEOUT) -> Any:
+        Without `timeout`, in seconds, the connection's own bounds it while the store is up.
+        """
+        return await self._submit(_Call(command, None), timeout)
+
+    async def script(self, name: str, keys: list[str], args: list[Any], *, timeout: float | None = None) -> Any:
         """One of `SCRIPTS`, by digest; by source if the store forgot it."""
         script = SCRIPTS[name]
-        return await self._submit(("EVALSHA", script.digest, len(keys), *keys, *args), script, timeout)
+        return await self._submit(_Call(("EVALSHA", script.digest, len(keys), *keys, *args), script), timeout)
 
-    async def _submit(self, command: tuple[Any, ...], script: Script | None, timeout: float) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        call = _Call(command, future, script)
+    async def _submit(self, call: _Call, timeout: float | None) -> Any:
         self._queue.append(call)
         self._wanted.set()
-        if self.up.is_set():
-            return await future
+        if timeout is None and self.up.is_set():
+            return await call.future
         try:
-            async with asyncio.timeout(timeout):
-                return await future
+            async with asyncio.timeout(REPLY_TIMEOUT if timeout is None else timeout):
+                return await call.future  # cancelled by the timeout: what is still queued will not be written
         except TimeoutError:
-            # Still queued means never written: nothing happened.
-            if call in self._queue:
-                self._queue.remove(call)
+            if not call.written:
                 raise self.down_error() from None
             raise OutcomeUnknown("the store did not answer in time", "send again with the same id") from None
 
@@ -111,9 +120,9 @@ class Commands:
         """Somebody's connection broke: find out at once whether the store is still there."""
         self._retry_now.set()
         if self.up.is_set() and not self._queue:
-            future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._queue.append(_Call(("PING",), future, None))
+            call = _Call(("PING",), None)
+            call.future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._queue.append(call)
             self._wanted.set()
 
     # --- the one reconnect loop ---
@@ -164,29 +173,35 @@ class Commands:
             if not self._queue:
                 self._wanted.clear()
                 await self._wanted.wait()
-            calls = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+            queued = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+            calls = [call for call in queued if not call.future.done()]
             try:
-                replies = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
-                for k, call in enumerate(calls):
-                    if isinstance(replies[k], NoScriptError):
-                        replies[k] = await self._with_source(link, call)
+                await self._exchange(link, calls)
             except StoreError as error:
                 for call in calls:
-                    _fail(call, OutcomeUnknown(f"the answer was lost: {error.message}", "send again with the same id"))
+                    call.fail(OutcomeUnknown(f"the answer was lost: {error.message}", "send again with the same id"))
                 raise
             except asyncio.CancelledError:
                 for call in calls:
-                    _fail(call, OutcomeUnknown("the daemon is stopping", "send again with the same id"))
+                    call.fail(OutcomeUnknown("the daemon is stopping", "send again with the same id"))
                 raise
-            moved = None
-            for call, reply in zip(calls, replies, strict=True):
-                if isinstance(reply, StoreError):
-                    _fail(call, reply)
-                    moved = reply if isinstance(reply, Moved) else moved
-                elif not call.future.done():
-                    call.future.set_result(reply)
-            if moved is not None:
-                raise moved
+
+    async def _exchange(self, link: Link, calls: list[_Call]) -> None:
+        """One batch: write, read, give each caller its reply. Raises `Moved` behind the last reply."""
+        for call in calls:
+            call.written = True
+        replies = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
+        moved = None
+        for call, reply in zip(calls, replies, strict=True):
+            if isinstance(reply, NoScriptError):
+                reply = await self._with_source(link, call)
+            if isinstance(reply, StoreError):
+                call.fail(reply)
+                moved = reply if isinstance(reply, Moved) else moved
+            elif not call.future.done():
+                call.future.set_result(reply)
+        if moved is not None:
+            raise moved
 
     async def _with_source(self, link: Link, call: _Call) -> Any:
         assert call.script is not None
@@ -217,9 +232,4 @@ class Commands:
 
     def _fail_all(self, error: StoreError) -> None:
         while self._queue:
-            _fail(self._queue.popleft(), error)
-
-
-def _fail(call: _Call, error: StoreError) -> None:
-    if not call.future.done():
-        call.future.set_exception(error)
+            self._queue.popleft().fail(error)

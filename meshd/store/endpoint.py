@@ -47,7 +47,8 @@ def _make(cls: type[AbstractConnection], options: Options) -> AbstractConnection
         **options,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=SOCKET_TIMEOUT,
+        # Reads have their timeout from Link; one on the connection would put a task around every write.
+        socket_timeout=None,
         socket_connect_timeout=CONNECT_TIMEOUT,
         decode_responses=False,
     )

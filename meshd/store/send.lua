@@ -5,7 +5,7 @@
 --       3 dedupe   4 rate   5 audit   6 count   7 registry of the target   8 lease of the target
 -- ARGV  1 id   2 limit (0: no gate)   3 window, seconds   4 enforce 0/1   5 maxlen   6 dedupe TTL
 --       7 count floor   8 copy to the group 0/1   9 sender   10 target   11 text   12 ts   13 sid
---       14… further fields and values
+--       14 the text's beginning, for the audit   15… further fields and values
 -- Returns {verdict, entry id, n, held, rate, seconds left in the window}; verdict: sent, again, denied.
 --
 -- Lua does not roll back, so the order is what makes it safe: nothing is written before the dedupe key was
@@ -46,7 +46,7 @@ if verdict ~= 'deny' then
   end
   redis.call('EXPIRE', KEYS[6], 86400)
   local fields = {'from', ARGV[9], 'msg', ARGV[11], 'ts', ARGV[12], 'id', ARGV[1], 'v', '1', 'sid', ARGV[13], 'n', n}
-  for i = 14, #ARGV do
+  for i = 15, #ARGV do
     fields[#fields + 1] = ARGV[i]
   end
   if ARGV[10] == '*' then
@@ -63,7 +63,7 @@ if verdict ~= 'deny' then
 end
 if limit > 0 then
   redis.pcall('XADD', KEYS[5], 'MAXLEN', '~', ARGV[5], '*', 'from', ARGV[9], 'to', ARGV[10], 'rate', rate,
-    'window', ARGV[3], 'verdict', verdict, 'ts', ARGV[12], 'msg', string.sub(ARGV[11], 1, 200))
+    'window', ARGV[3], 'verdict', verdict, 'ts', ARGV[12], 'msg', ARGV[14])
 end
 if verdict == 'deny' then
   return {'denied', '', 0, held, rate, left}
