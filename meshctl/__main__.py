@@ -50,6 +50,7 @@ class Refused(Exception):
 def main() -> int:
     """The whole program. Returns the exit code."""
     arguments = sys.argv[1:]
+    keep_standard_streams()
     try:
         return _run(arguments)
     except KeyboardInterrupt:
@@ -59,6 +60,9 @@ def main() -> int:
     except Refused as refused:
         complain(f"meshctl: {refused.args[0]}\n  next: {refused.args[1]}\n")
         return 2
+    except Lost:
+        complain(LOST)
+        return 4
 
 
 def _run(arguments: list[str]) -> int:
@@ -83,8 +87,17 @@ def _run(arguments: list[str]) -> int:
             continue
         finally:
             connection.close()
-    complain(LOST)
-    return 4
+    raise Lost
+
+
+def keep_standard_streams() -> None:
+    """Fill the place of a closed standard stream: the next socket would take it, and swallow what is written there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The wrong way round, so that reading or writing it fails as it does on a closed one.
+            os.open(os.devnull, os.O_RDONLY if fd else os.O_WRONLY)
 
 
 def connect() -> "_socket.socket | None":
@@ -127,8 +140,11 @@ _SHORTER = "put it into a file and send the path"
 
 def _read_stdin() -> str:
     data = b""
-    while len(data) <= MAX_STDIN and (chunk := os.read(0, 1 << 16)):
-        data += chunk
+    try:
+        while len(data) <= MAX_STDIN and (chunk := os.read(0, 1 << 16)):
+            data += chunk
+    except OSError as error:
+        raise Refused(f"cannot read standard input: {error.strerror}", "give the text itself, or - with input") from None
     if len(data) > MAX_STDIN:
         raise Refused(f"standard input is over the hard limit of {MAX_STDIN} bytes", _SHORTER)
     try:
@@ -139,37 +155,47 @@ def _read_stdin() -> str:
 
 def exchange(connection: "_socket.socket", request: bytes) -> int:
     """One call: write what the daemon says, confirm it, and return the exit code. Raises `Lost`."""
-    try:
-        connection.sendall(request)
-        for answer in _lines(connection):
-            if "method" in answer:
-                params = answer["params"]
-                write(params["fd"], params["text"])
-                connection.sendall(b'{"jsonrpc":"2.0","method":"cli.ack","params":{"n":%d}}\n' % params["ack"])
-                continue
-            if "error" in answer:
-                error = answer["error"]
-                complain(f"{error['message']}\n  next: {error['data']['hint']}\n")
-                code = error["data"].get("exit_code", 1)
-                return code if isinstance(code, int) else 1
-            result = answer["result"]
-            write(2, result["err"])
-            write(1, result["out"])
-            return int(result["code"])
-    except BrokenPipeError:
-        raise
-    except OSError:
-        raise Lost from None
+    tell(connection, request)
+    for answer in _lines(connection):
+        if "method" in answer:
+            params = answer["params"]
+            write(params["fd"], params["text"])
+            tell(connection, b'{"jsonrpc":"2.0","method":"cli.ack","params":{"n":%d}}\n' % params["ack"])
+            continue
+        if "error" in answer:
+            error = answer["error"]
+            complain(f"{error['message']}\n  next: {error['data']['hint']}\n")
+            code = error["data"].get("exit_code", 1)
+            return code if isinstance(code, int) else 1
+        result = answer["result"]
+        write(2, result["err"])
+        write(1, result["out"])
+        return int(result["code"])
     raise Lost
+
+
+def tell(connection: "_socket.socket", data: bytes) -> None:
+    """Send. That the daemon has gone is noticed by reading: its last words, a refusal, may still be there."""
+    try:
+        connection.sendall(data)
+    except OSError:
+        pass
 
 
 def _lines(connection: "_socket.socket") -> "Iterator[Any]":
     """Each line of the connection, parsed, until it ends."""
     rest = b""
-    while data := connection.recv(1 << 16):
+    while data := _receive(connection):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             yield _scan(line.decode(), 0)[0]
+
+
+def _receive(connection: "_socket.socket") -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except OSError:
+        raise Lost from None
 
 
 def write(fd: int, text: str) -> None:

@@ -17,7 +17,7 @@ from meshd import __version__, paths
 from meshd.commands.base import Printed
 from meshd.control import cli
 from meshd.core.names import check_name
-from meshd.errors import MeshError, UsageError
+from meshd.errors import MeshError, TimedOut, UsageError
 
 DOWN_TIMEOUT = 30.0
 
@@ -65,17 +65,6 @@ def _print(printed: Printed) -> int:
     return printed.code
 
 
-def _call(method: str) -> int | None:
-    """A command line at the running daemon; None if none runs."""
-    connection = connect()
-    if connection is None:
-        return None
-    try:
-        return exchange(connection, make_request([method]))
-    finally:
-        connection.close()
-
-
 def _up(parsed: cli.Parsed) -> int:
     from meshctl.autostart import start
 
@@ -100,7 +89,7 @@ def _down(parsed: cli.Parsed) -> int:
         while data := client.recv(1 << 16):
             answer += data
     except OSError as error:
-        raise UsageError(f"meshd did not stop within {DOWN_TIMEOUT:g} s: {error}", "meshctl logs") from None
+        raise TimedOut(f"meshd did not stop within {DOWN_TIMEOUT:g} s: {error}", "meshctl logs") from None
     finally:
         client.close()
         connection.close()

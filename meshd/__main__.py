@@ -18,7 +18,7 @@ import signal
 import sys
 
 from meshd import __version__, paths
-from meshd.errors import AlreadyRunning, MeshError
+from meshd.errors import AlreadyRunning, ConfigError, MeshError
 
 log = logging.getLogger("meshd")
 
@@ -104,6 +104,7 @@ async def _serve(ready: _Ready) -> None:
     listener = Listener(paths.socket_path())
     socket = listener.open()
     try:
+        _lock_state()
         from meshd import settings
         from meshd.control.rpc import Server
         from meshd.supervisor import Supervisor
@@ -130,6 +131,20 @@ async def _serve(ready: _Ready) -> None:
         log.info("meshd stopped")
     finally:
         listener.close()
+
+
+def _lock_state() -> None:
+    """Two daemons with two sockets must not share one state folder: they would write the same journals."""
+    from meshd.disk.files import Lock, private_dir
+
+    folder = private_dir(paths.state_dir())
+    try:
+        Lock(os.path.join(folder, "lock")).acquire()  # for as long as the process lives
+    except AlreadyRunning as error:
+        raise ConfigError(
+            f"{error.message}, on another socket, with the files in {folder}",
+            "use its socket (AGENT_MESH_SOCKET), or another home",
+        ) from None
 
 
 # From 3.13 on asyncio would remove the socket by itself, an adopted one too.

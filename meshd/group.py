@@ -82,10 +82,8 @@ class GroupReader:
                     cursors = [agent.core.inbox.group for agent in self._agents.values()]
                     self._cursor = min((c for c in cursors if c is not None), key=entry_key, default=info.last)
                 elif entry_key(info.last) < entry_key(self._cursor):
-                    # The stream went back: what it still has may be new, and the ids tell what is not.
                     self._cursor = "0-0"
-                    for agent in self._agents.values():
-                        agent.core.inbox.group = None
+                    await asyncio.gather(*(agent.forget_group() for agent in list(self._agents.values())))
                 while raw := await link.read(self._keys.group, self._cursor, READ_COUNT):
                     backoff.reset()
                     await self._hand_out(raw)

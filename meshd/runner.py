@@ -22,7 +22,7 @@ from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal as JournalFile
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
-from meshd.errors import Full, StoreError
+from meshd.errors import Full, MeshError, StoreError
 from meshd.events import EventHub
 from meshd.outbox import Outbox
 from meshd.settings import Settings
@@ -69,6 +69,7 @@ class Agent:
         self.restarts = 0
         self.last_received = 0.0
         self.leased = False
+        self.gone: MeshError | None = None
         self._journal = journal
         self._notify = notify
         self._shared = shared
@@ -120,8 +121,9 @@ class Agent:
         """End what runs for this agent beside `run`, and close its files."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in list(self._tasks):
-            task.cancel()
+        async with self.lock:  # a step that has begun is finished
+            for task in list(self._tasks):
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         async with self.lock:
             self._journal.close()
@@ -141,6 +143,11 @@ class Agent:
         if self.trouble != text:
             self.trouble = text
             self._shared.events.publish("agent.trouble", agent=self.name, text=text)
+
+    def check_hosted(self) -> None:
+        """Raises the reason why this name is not hosted here any more: whoever waits for its mail waits in vain."""
+        if self.gone is not None:
+            raise type(self.gone)(self.gone.message, self.gone.hint)
 
     @property
     def wakes(self) -> list[str]:
@@ -185,10 +192,23 @@ class Agent:
         """Whether the cursor has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
         return not newest or entry_key(self.core.inbox.position.at) >= entry_key(newest[0][0].decode())
 
+    async def forget_group(self) -> None:
+        await self._insist(lambda: self.core.forget_group(time.time()))
+
     # --- executing ---
 
     async def execute(self, decide: Callable[[], list[Effect]]) -> None:
-        """Decide and carry out as one step. Raises `Full` if the disk takes nothing; then nothing has changed."""
+        """Decide and carry out as one step, whoever waits for it. Raises `Full` if the disk takes nothing.
+
+        After an error nothing has changed. A caller that is cancelled leaves the step to end by itself: what is
+        on the disk is always applied.
+        """
+        step = asyncio.create_task(self._step(decide), name=f"{self.name}: step")
+        self._tasks.add(step)
+        step.add_done_callback(self._tasks.discard)
+        await asyncio.shield(step)
+
+    async def _step(self, decide: Callable[[], list[Effect]]) -> None:
         async with self.lock:
             effects = decide()
             for effect in effects:
@@ -203,7 +223,7 @@ class Agent:
         while not done or self._unfinished is not None:
             try:
                 if not done:
-                    await self.execute(decide)
+                    await self._step(decide)
                     done = True
                 else:
                     async with self.lock:

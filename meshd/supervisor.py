@@ -53,6 +53,7 @@ class Supervisor:
         self.keys = Keys(configuration.prefix)
         self.events = EventHub()
         self.agents: dict[str, Agent] = {}
+        self.refused: dict[str, str] = {}
         for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
             private_dir(folder)
         self._hosted_path = os.path.join(paths.state_dir(), "hosted.json")
@@ -91,7 +92,11 @@ class Supervisor:
     async def run(self, stopping: asyncio.Event) -> None:
         """Host until `stopping` is set; then give everything up in order. The embedded store goes last."""
         for name, hosted in list(self._hosted.items()):
-            self._load(name, hosted)
+            try:
+                self.agents[name] = self._load(name, hosted)
+            except (MeshError, OSError) as error:
+                self.refused[name] = str(error)  # this one only; its files are as they were
+                log.error("%s is not hosted: %s", name, error)
         store = [self._start(self.commands.run(), "commands")]
         if self.embedded is not None:
             store.append(self._start(self._keep_embedded(self.embedded), "embedded store"))
@@ -177,7 +182,6 @@ class Supervisor:
     def _load(self, name: str, hosted: Hosted) -> Agent:
         agent = Agent(name, hosted, Journal(paths.journal(name), name), NotifyLog(paths.notify_log(name)), self._shared)
         agent.load()
-        self.agents[name] = agent
         return agent
 
     def _run_agent(self, agent: Agent) -> None:
@@ -208,11 +212,13 @@ class Supervisor:
             await self._take(agent, takeover=takeover)
             self._save_hosted(agent)
         except BaseException:
-            del self.agents[name]
+            self._hosted.pop(name, None)
             await agent.stop()
             with contextlib.suppress(StoreError):
                 await self.presence.release(agent)
             raise
+        self.agents[name] = agent
+        self.refused.pop(name, None)
         self._run_agent(agent)
         await self.group.admit(agent)
         self.events.publish("agent.registered", agent=name)
@@ -271,11 +277,12 @@ class Supervisor:
         async with self._hosting:
             if name not in self.agents:
                 raise NotFound(f"{name} is not hosted here", "meshctl who")
-            await self._drop(name)
+            await self._drop(name, NotFound(f"{name} was deregistered", f"meshctl register {name}"))
             self.events.publish("agent.deregistered", agent=name)
 
-    async def _drop(self, name: str) -> None:
+    async def _drop(self, name: str, why: MeshError) -> None:
         agent = self.agents.pop(name)
+        agent.gone = why
         self._hosted.pop(name, None)
         self._write_hosted()
         self.group.dismiss(name)
@@ -298,8 +305,9 @@ class Supervisor:
             if self.agents.get(agent.name) is agent:
                 log.warning("%s: %s; not hosted here any more", agent.name, why)
                 agent.leased = False
+                moved = NotAllowed(f"{agent.name}: {why}", f"meshctl register {agent.name} --takeover moves it here")
                 with contextlib.suppress(StoreError):
-                    await self._drop(agent.name)
+                    await self._drop(agent.name, moved)
                 self.events.publish("agent.moved", agent=agent.name, why=why)
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:

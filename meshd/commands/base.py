@@ -76,6 +76,9 @@ class Printed(NamedTuple):
 class Call(abc.ABC):
     """One call of a command: the daemon, the caller, and a way to give items before the result."""
 
+    # Characters of text that one result may carry: a line is at most 1 MiB, and JSON may need six bytes for one.
+    max_bytes = 1 << 17
+
     def __init__(self, supervisor: Supervisor, default_name: str | None, given_id: str | None = None) -> None:
         self.mesh = supervisor
         self._given_id = given_id

@@ -59,6 +59,7 @@ def summary(call: Call) -> dict[str, Any]:
             }
             for agent in mesh.agents.values()
         ],
+        "refused": dict(mesh.refused),
     }
 
 
@@ -94,15 +95,18 @@ def show_status(data: dict[str, Any]) -> Printed:
         lines.append(f"        {store['trouble']}")
         lines.append(f"        next: {store['hint']}")
     out = "\n".join(lines) + "\n"
-    if not data["agents"]:
-        return Printed(out + "agents: none; meshctl register NAME\n", code=0 if store["state"] == "up" else 4)
-    rows = [["AGENT", "STATE", "UNREAD", "PENDING", "LOST", "SESSIONS", "LAST MAIL"]]
-    for agent in data["agents"]:
-        last = f"{duration(now - agent['last_received'])} ago" if agent["last_received"] else "-"
-        numbers = [str(agent[key]) for key in ("unread", "pending", "lost", "sessions")]
-        rows.append([agent["name"], agent["state"], *numbers, last])
-    troubles = [f"{agent['name']}: {agent['trouble']}\n" for agent in data["agents"] if agent["trouble"]]
-    return Printed(out + table(rows) + "".join(troubles), code=0 if store["state"] == "up" else 4)
+    if data["agents"]:
+        rows = [["AGENT", "STATE", "UNREAD", "PENDING", "LOST", "SESSIONS", "LAST MAIL"]]
+        for agent in data["agents"]:
+            last = f"{duration(now - agent['last_received'])} ago" if agent["last_received"] else "-"
+            numbers = [str(agent[key]) for key in ("unread", "pending", "lost", "sessions")]
+            rows.append([agent["name"], agent["state"], *numbers, last])
+        out += table(rows)
+    elif not data["refused"]:
+        out += "agents: none; meshctl register NAME\n"
+    out += "".join(f"{agent['name']}: {agent['trouble']}\n" for agent in data["agents"] if agent["trouble"])
+    out += "".join(f"{name} is not hosted: {why}\n" for name, why in data["refused"].items())
+    return Printed(out, code=0 if store["state"] == "up" else 4)
 
 
 class EventsParams(Params):

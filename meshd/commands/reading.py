@@ -40,13 +40,14 @@ async def inbox(call: Call, p: InboxParams) -> Result:
     agent = await call.host(p.name)
     await call.fresh(agent)
     box = agent.core.inbox
-    messages = box.peek(p.limit) if p.peek else box.take(p.limit)
+    messages = box.peek(p.limit, call.max_bytes) if p.peek else box.take(p.limit, call.max_bytes)
     lost = box.lost_untold
     data = {
         "name": agent.name,
         "messages": [message.public(call.mesh.keys) for message in messages],
         "lost": lost,
         "unread": len(box.unread) - (0 if p.peek else len(messages)),
+        "more": len(box.unread) - len(messages),
     }
     return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
 
@@ -56,7 +57,7 @@ def show_inbox(data: dict[str, Any]) -> Printed:
         return Printed(err="(no unread messages)\n")
     lost = f"⚠ LOST {data['lost']} messages to {data['name']}\n" if data["lost"] else ""
     shown = [show_message(message, data["name"]) for message in data["messages"]]
-    more = f"{data['unread']} more: meshctl inbox {data['name']}\n" if data["unread"] else ""
+    more = f"{data['more']} more: meshctl inbox {data['name']}\n" if data["more"] else ""
     return Printed(lost + "".join(one.out for one in shown), "".join(one.err for one in shown) + more)
 
 
@@ -102,7 +103,7 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Resu
                 changed.clear()
                 while overheard:
                     await call.emit(_item(call, overheard.popleft(), "group"))
-                for message in agent.core.inbox.take(1):
+                for message in agent.core.inbox.take(1, call.max_bytes):
                     changed.set()  # there may be more
                     handover = Handover(agent, [message])
                     if message.kind == "broadcast" or follow:
@@ -113,8 +114,7 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Resu
                             raise
                     else:
                         return Result({"message": message.public(call.mesh.keys), "name": agent.name}, handover)
-                if call.mesh.agents.get(agent.name) is not agent:
-                    agent = await call.host(agent.name)  # it was deregistered, or moved away: say so
+                agent.check_hosted()
                 await changed.wait()
         finally:
             call.mesh.group.listeners.discard(hear)
@@ -172,13 +172,14 @@ async def watch(call: Call, p: WatchParams) -> Result:
                 changed.clear()
                 lines = await _in_thread(cursor.read)
                 # The first line of a burst goes out at once; what follows is gathered.
-                if len(lines) > 1 and len(lines) > BURST_LINES:
+                if len(lines) > BURST_LINES:
                     lines = [_burst_line(lines, agent.name)]
                 for line in lines:
                     await call.emit(Result({"line": line}))
                 if lines:
                     await _in_thread(cursor.save)
                     quiet_since = time.monotonic()
+                agent.check_hosted()
                 await changed.wait()
                 if time.monotonic() - quiet_since < BURST_WINDOW:
                     await _gather(changed)

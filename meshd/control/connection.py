@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.control.listener import peer_uid
+from meshd.control.listener import has_gone, peer_uid
 from meshd.errors import MeshError, NotAllowed
 
 log = logging.getLogger("meshd.control")
@@ -25,6 +25,7 @@ MAX_LINE = 1 << 20
 MAX_CALLS = 256
 HIGH_WATER = 256 * 1024
 MAX_UNSENT = 4 << 20
+_LOOK_AGAIN = 1.0
 
 Id = int | str | float | None
 
@@ -103,11 +104,24 @@ class Connection(asyncio.Protocol):
         return False
 
     def eof_received(self) -> bool:
-        # Half-closed: what was asked is answered, then the connection ends.
+        # Half-closed: what was asked is answered, then the connection ends. A client that has gone altogether
+        # waits for nothing: its calls end, and with them what they hold.
         self._eof = True
-        if not self._running and not self._lines:
+        if self._has_gone() or (not self._running and not self._lines):
             return False
+        self._watch_half_closed()
         return True
+
+    def _watch_half_closed(self) -> None:
+        # After its end of file the loop reads no more from a client, and nothing tells that it closed the rest.
+        if not self.transport.is_closing():
+            if self._has_gone():
+                self.transport.abort()
+            else:
+                asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._watch_half_closed)
+
+    def _has_gone(self) -> bool:
+        return has_gone(self.transport.get_extra_info("socket").fileno())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable = False
@@ -115,7 +129,7 @@ class Connection(asyncio.Protocol):
             task.cancel()
         # The kernel says "reset" when the client went with unread bytes in its queue.
         for callback in self.closed:
-            callback(exc is None)
+            callback(exc is None and not self._out)
         self.closed.clear()
 
     def pause_writing(self) -> None:

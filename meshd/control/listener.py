@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
 import struct
@@ -91,3 +92,17 @@ def peer_uid(connected: socket.socket) -> int | None:
         raw = connected.getsockopt(0, 0x001, 76)
         return int(struct.unpack_from("II", raw)[1])
     return None
+
+
+def has_gone(fd: int) -> bool:
+    """Whether the other end of a Unix socket is closed in both directions, which an end of file alone doesn't tell."""
+    if sys.platform == "linux":
+        poll = select.poll()
+        poll.register(fd, 0)
+        return any(happened & (select.POLLHUP | select.POLLERR) for _, happened in poll.poll(0))
+    try:
+        with socket.socket(fileno=os.dup(fd)) as copy:
+            copy.getpeername()  # fails there once the peer has closed
+    except OSError:
+        return True
+    return False

@@ -91,7 +91,7 @@ class Server:
         """A protocol for a client that has just connected."""
         connection = Connection(self._handle, self._note)
         client = self.clients[connection] = Client(connection)
-        connection.on_request.append(client.taken)
+        connection.on_request.append(client.asks_again)
         connection.closed.append(lambda clean: self._gone(client, clean))
         return connection
 
@@ -191,6 +191,7 @@ class Client:
         self.name: str | None = None
         self.receipts: dict[str, Handover] = {}
         self._implicit: list[Handover] = []
+        self._gone = False
         self._acks: dict[int, asyncio.Future[None]] = {}
         self._last_ack = 0
 
@@ -198,6 +199,9 @@ class Client:
 
     def hand_over(self, handover: Handover, *, explicit: bool) -> str | None:
         """Remember an answer with mail in it. Explicit: until `confirm`. Else: until it surely was taken."""
+        if self._gone:
+            handover.release()
+            return None
         if explicit:
             receipt = secrets.token_hex(8)
             self.receipts[receipt] = handover
@@ -206,23 +210,26 @@ class Client:
         asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
         return None
 
-    def taken(self) -> None:
-        """The client has read all that it was sent: it asks for more, or has closed cleanly."""
+    def asks_again(self) -> None:
+        """Another request of this client: what it was sent before counts as taken, if it is out of the socket."""
+        if self._implicit and _unread_by_peer(self.connection.transport) == 0:
+            self._taken()
+
+    def _taken(self) -> None:
         handovers, self._implicit = self._implicit, []
         for handover in handovers:
             _background(handover.confirm())
 
     def _if_taken(self) -> None:
+        self.asks_again()
         if self._implicit and not self.connection.transport.is_closing():
-            if _unread_by_peer(self.connection.transport) == 0:
-                self.taken()
-            else:
-                asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
+            asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
 
     def gone(self, clean: bool) -> None:
         """The connection ended; `clean` if nothing that was sent stayed unread."""
+        self._gone = True
         if clean:
-            self.taken()
+            self._taken()
         for handover in (*self._implicit, *self.receipts.values()):
             handover.release()
         for future in self._acks.values():
@@ -276,6 +283,8 @@ class RpcCall(Call):
 
 class CliCall(Call):
     """A command line of `meshctl`: parsed, run and rendered here; read means that the client has written it."""
+
+    max_bytes = 64 << 20  # what is printed goes out in pieces
 
     def __init__(self, mesh: Supervisor, client: Client, name: str | None, given_id: str | None) -> None:
         super().__init__(mesh, name, given_id)

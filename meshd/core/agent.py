@@ -14,6 +14,7 @@ from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key
 from meshd.core.names import Keys
 from meshd.core.records import (
+    UNKNOWN,
     Batch,
     Closed,
     Entry,
@@ -90,11 +91,14 @@ class AgentCore:
         inbox = self.inbox
         if info is not None and inbox.went_back(info):
             line = "⚠ the store went back; reading again what it still has"
-            return [Journal([Batch(now=now, position=Position("0-0", max(0, info.added - info.length)), lines=[line])])]
+            return [Journal([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line])])]
         trimmed = inbox.trimmed(info) if info is not None else 0
         if not entries and not trimmed:
             return []
-        index = inbox.position.index + trimmed
+        for entry in entries:
+            if isinstance(entry, Message) and entry.kind == "broadcast":
+                entry.kind, entry.to = "direct", None  # no broadcast stands on a private stream: a peer says so
+        index = inbox.ordinal(info) + trimmed
         batch = Batch(now=now, lost=trimmed)
         rest = self._sort(entries, batch, index, now, inbox.explained + trimmed)
         batch.position = Position(cursor, index + len(entries))
@@ -115,6 +119,10 @@ class AgentCore:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} broadcast{'s' * (batch.lost > 1)}, gone from the store")
         return [*self._stored(batch, mine), *rest]
 
+    def forget_group(self, now: float) -> list[Effect]:
+        """The group stream went back: what it still has may be new, and the ids tell what is not."""
+        return [Journal([Batch(now=now, group="0-0")])]
+
     def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, explained: int) -> list[Effect]:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
@@ -129,15 +137,16 @@ class AgentCore:
                     effects.append(Pong(entry))
                 continue
             if isinstance(entry, Malformed):
-                mark = f"q:{entry.at}"
+                mark = _mark(entry, batch)
                 if not inbox.is_duplicate(mark):
                     batch.seen.append(mark)
                     batch.lines.append(one_line(entry.line))
                 continue
             gap = inbox.gap(entry, batch.counts)
-            unexplained = max(0, gap - explained)
-            explained -= gap - unexplained
-            batch.lost += unexplained
+            # What trimming took from the private stream explains no gap among the broadcasts.
+            known = 0 if entry.kind == "broadcast" else min(gap, explained)
+            explained -= known
+            batch.lost += gap - known
             if entry.id in fresh or inbox.is_duplicate(entry.id):
                 continue
             fresh.add(entry.id)
@@ -156,7 +165,7 @@ class AgentCore:
         return effects
 
     def _stored(self, batch: Batch, entries: Sequence[Decoded]) -> list[Effect]:
-        malformed = [e for e in entries if isinstance(e, Malformed) and f"q:{e.at}" in batch.seen]
+        malformed = [e for e in entries if isinstance(e, Malformed) and _mark(e, batch) in batch.seen]
         return [Quarantine(malformed), Journal([batch])] if malformed else [Journal([batch])]
 
     def tick(self, now: float) -> list[Effect]:
@@ -273,6 +282,11 @@ class AgentCore:
 def first_position(info: StreamInfo) -> Position:
     """Where a name begins that was never hosted: all that the store still holds is unread."""
     return Position("0-0", max(0, info.added - info.length))
+
+
+def _mark(entry: Malformed, batch: Batch) -> str:
+    """What is remembered of a bad entry. Entries of two streams may have one id."""
+    return f"q:{entry.at}" if batch.group is None else f"g:{entry.at}"
 
 
 def _messages(n: int) -> str:

@@ -7,12 +7,11 @@ added less entries still there, less what was read, is what trimming took. And t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshd.core.message import Message, entry_before, entry_key
-from meshd.core.records import Batch, Moved, Position, Read, Snapshot, Unread
+from meshd.core.records import UNKNOWN, Batch, Moved, Position, Read, Snapshot, Unread
 
 SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
 COUNTERS = 1024
@@ -48,7 +47,17 @@ class Inbox:
 
     def trimmed(self, info: StreamInfo) -> int:
         """How many entries were trimmed before they were read."""
-        return max(0, info.added - info.length - self.position.index)
+        return max(0, info.added - info.length - self.ordinal(info))
+
+    def ordinal(self, info: StreamInfo | None) -> int:
+        """How many entries were added up to the cursor.
+
+        After a stream went back it is not known, and what stands at its start is what was received before:
+        so what trimming takes of that until it is read again is no loss.
+        """
+        if self.position.index == UNKNOWN:
+            return info.added - info.length if info is not None else 0
+        return self.position.index
 
     def went_back(self, info: StreamInfo) -> bool:
         """Whether the stream lost its end (flush, restore, failover): the cursor would wait for ever."""
@@ -83,22 +92,16 @@ class Inbox:
 
     # --- handing over ---
 
-    def take(self, limit: int, *, max_bytes: int = 1 << 19) -> list[Message]:
+    def take(self, limit: int, max_bytes: int) -> list[Message]:
         """The oldest unread messages that nobody holds; they stay unread until confirmed."""
-        taken: list[Message] = []
-        size = 0
-        for message in self.unread.values():
-            if len(taken) >= limit or (taken and size >= max_bytes):
-                break
-            if message.id not in self._handed:
-                taken.append(message)
-                size += len(message.text)
+        free = (message for message in self.unread.values() if message.id not in self._handed)
+        taken = _within(free, limit, max_bytes)
         self._handed.update(message.id for message in taken)
         return taken
 
-    def peek(self, limit: int) -> list[Message]:
+    def peek(self, limit: int, max_bytes: int) -> list[Message]:
         """The oldest unread messages, without taking them."""
-        return list(itertools.islice(self.unread.values(), limit))
+        return _within(self.unread.values(), limit, max_bytes)
 
     def release(self, ids: Iterable[str]) -> None:
         """The hand-over failed: the messages can be taken again."""
@@ -202,3 +205,15 @@ class Inbox:
         else:
             floor = entry_key(oldest.at)
             self.read_above = [pair for pair in self.read_above if entry_key(pair[0]) > floor][-READ_ABOVE:]
+
+
+def _within(messages: Iterable[Message], limit: int, max_bytes: int) -> list[Message]:
+    """The first `limit` messages, and none after their texts have reached `max_bytes`: answers are bounded."""
+    found: list[Message] = []
+    size = 0
+    for message in messages:
+        if len(found) >= limit or size >= max_bytes:
+            break
+        found.append(message)
+        size += len(message.text)
+    return found

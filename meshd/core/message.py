@@ -93,6 +93,8 @@ def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int
     """Turn one stream entry (field, value, field, value …) into what it is. Never raises."""
     at = entry_id.decode("ascii", "replace")
     raw = tuple(flat or ())
+    if len(raw) % 2:
+        return Malformed(at, "a field without a value", raw)
     try:
         return _decode(at, dict(zip(raw[::2], raw[1::2], strict=True)), keys, limit)
     except _Bad as bad:
@@ -136,15 +138,15 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
 
 def _optional(message: Message, fields: dict[bytes, bytes], keys: Keys) -> None:
     """Fields that may be missing; one with a senseless value counts as missing, and the message is delivered."""
-    to = fields.get(b"to")
-    if to is not None:
-        message.to = to.decode("utf-8", "replace")
-        if message.to == EVERYONE:
-            message.kind = "broadcast"
+    to = fields.get(b"to", b"").decode("ascii", "replace")
+    if to == EVERYONE or is_name(to):
+        message.to = to
     message.re = _id(fields.get(b"re"))
     message.thread = _id(fields.get(b"thread"))
     message.about = _id(fields.get(b"about"))
-    if message.about:
+    if message.to == EVERYONE:
+        message.kind = "broadcast"
+    elif message.about:
         message.kind = "reping"
     message.expect_reply = fields.get(b"expect_reply") == b"1"
     message.deadline = _number(fields.get(b"deadline"))

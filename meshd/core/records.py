@@ -12,6 +12,7 @@ import msgspec
 from meshd.core.message import Message
 
 FORMAT = 1
+UNKNOWN = -1  # as the index of a position: the stream went back, and is read again from its start
 
 
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):

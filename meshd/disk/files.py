@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 
 from meshd.errors import AlreadyRunning, ConfigError
 
 
 def private_dir(path: str) -> str:
-    """Make the folder with mode 0700 if it is missing; refuse one that is not this user's.
+    """Make the folder with mode 0700 if it is missing; refuse one that others can put files into.
 
-    Raises `ConfigError` with the path, the reason and what to do next.
+    A folder that was there keeps its mode: it may be somebody's choice, or /tmp. Raises `ConfigError` with the
+    path, the reason and what to do next.
     """
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
@@ -24,27 +26,28 @@ def private_dir(path: str) -> str:
         ) from None
     if status.st_uid not in (os.getuid(), 0) or not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"the folder {path} is not writable", f"chown it to this user, or chmod u+wx {path}")
-    if status.st_mode & 0o077 and status.st_uid == os.getuid():
-        with contextlib.suppress(OSError):
-            os.chmod(path, 0o700)
+    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        raise ConfigError(f"others may write into the folder {path}", f"chmod go-w {path}")
     return path
 
 
-def replace(path: str, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all, synced with its folder. Raises `OSError`."""
+def replace(path: str, data: bytes, *, sync: bool = True) -> None:
+    """Put `data` at `path`, whole or not at all, and on the disk with `sync`. Raises `OSError`."""
     folder = os.path.dirname(path)
     fd, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".new", dir=folder)
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_dir(folder)
+    if sync:
+        sync_dir(folder)
 
 
 def sync_dir(folder: str) -> None:
@@ -65,7 +68,7 @@ class Lock:
     def acquire(self) -> None:
         """Raises `AlreadyRunning` naming the holder, or `ConfigError` if the file cannot be made."""
         try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(f"cannot open the lock {self.path}: {error.strerror}", "check its owner") from None
         try:

@@ -68,4 +68,4 @@ class LogCursor:
         return names
 
     def save(self) -> None:
-        replace(self._saved, msgspec.json.encode(self._place))
+        replace(self._saved, msgspec.json.encode(self._place), sync=False)  # a line told twice does no harm

@@ -31,8 +31,13 @@ class DiskWorker:
             self._timed(job)
             return
         self._running += 1
+        future = asyncio.get_running_loop().run_in_executor(self._threads, self._timed, job)
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._timed, job)
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The thread goes on with files that the caller would close: it ends first.
+            await asyncio.wait([future])
+            raise
         finally:
             self._running -= 1
 
