@@ -67,7 +67,8 @@ def main() -> int:
 
 def _run(arguments: list[str]) -> int:
     name = next((a for a in arguments if not a.startswith("-") or a == "--version"), None)
-    if name is None or name in LOCAL or "--help" in arguments or "-h" in arguments:
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if name is None or name in LOCAL or "--help" in options or "-h" in options:
         from meshctl import local
 
         return local.main(arguments)
@@ -110,6 +111,7 @@ def connect() -> "_socket.socket | None":
         connection.close()
         return None
     except OSError as error:
+        connection.close()
         complain(f"cannot connect to {path}: {error.strerror}\n  next: meshctl doctor\n")
         raise SystemExit(7 if isinstance(error, PermissionError) else 3) from None
     return connection
@@ -144,7 +146,9 @@ def _read_stdin() -> str:
         while len(data) <= MAX_STDIN and (chunk := os.read(0, 1 << 16)):
             data += chunk
     except OSError as error:
-        raise Refused(f"cannot read standard input: {error.strerror}", "give the text itself, or - with input") from None
+        raise Refused(
+            f"cannot read standard input: {error.strerror}", "give the text itself, or - with input"
+        ) from None
     if len(data) > MAX_STDIN:
         raise Refused(f"standard input is over the hard limit of {MAX_STDIN} bytes", _SHORTER)
     try:

@@ -6,11 +6,14 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 
 from meshctl.__main__ import connect
 from meshd import paths
 from meshd.disk.files import private_dir
 from meshd.errors import ConfigError, MeshError
+
+ENDING = 20.0  # seconds that a daemon which is being stopped may take
 
 
 class NotStarted(MeshError):
@@ -35,9 +38,13 @@ def start() -> object:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         connection = connect()
-        if connection is None:
+        until = time.monotonic() + ENDING
+        while connection is None and time.monotonic() < until:
             _spawn(log_file)
             connection = connect()
+            if connection is None:
+                # Another daemon holds the lock and does not listen: it is ending, or just beginning.
+                time.sleep(0.05)
     finally:
         os.close(fd)
     if connection is None:

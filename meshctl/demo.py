@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -64,14 +63,15 @@ def _play(stage: _Stage) -> None:
 
     stage.say("alice asks and waits for the answer:")
     asking = stage.begin("request", "bob", "which branch shall I merge?", "--from", "alice", "--timeout", "30")
-    question = json.loads(stage.run("listen", "bob", "--timeout", "30", "--json"))["message"]
-    stage.show("reply", question["id"], "main, please", "--from", "bob")
+    hint = stage.show("listen", "bob", "--timeout", "30")  # "… waits for a reply: meshctl reply ID TEXT --from bob"
+    stage.show("reply", hint.partition("meshctl reply ")[2].split()[0], "main, please", "--from", "bob")
     stage.end(asking, "main, please")
 
     stage.say("To everyone, and what bob's notify log says of it all:")
     stage.show("broadcast", "lunch", "--from", "alice")
     stage.show("inbox", "bob")
-    with open(stage.run("path", "notify", "bob").strip(), encoding="utf-8") as file:
+    path, _ = stage.run("path", "notify", "bob")
+    with open(path.strip(), encoding="utf-8") as file:
         write(1, file.read())
 
     stage.say("Who is there:")
@@ -100,15 +100,19 @@ class _Stage:
     def say(self, text: str) -> None:
         write(1, f"\n{text}\n")
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> tuple[str, str]:
+        """What a command prints: its data, and its talk."""
         done = subprocess.run(self._command(arguments), env=self._env, capture_output=True, text=True, timeout=TIMEOUT)
         if done.returncode != 0:
             raise _Failed(f"{_line(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        return done.stdout, done.stderr
 
-    def show(self, *arguments: str) -> None:
+    def show(self, *arguments: str) -> str:
+        """Run a command as if a user had typed it; its talk."""
         write(1, f"$ {_line(arguments)}\n")
-        write(1, self.run(*arguments))
+        out, err = self.run(*arguments)
+        write(1, out + err)
+        return err
 
     def begin(self, *arguments: str) -> tuple[tuple[str, ...], subprocess.Popen[str]]:
         write(1, f"$ {_line(arguments)} &\n")

@@ -16,9 +16,13 @@ import os
 import resource
 import signal
 import sys
+from typing import TYPE_CHECKING, Any
 
 from meshd import __version__, paths
 from meshd.errors import AlreadyRunning, ConfigError, MeshError
+
+if TYPE_CHECKING:
+    from meshd.disk.files import Lock
 
 log = logging.getLogger("meshd")
 
@@ -99,12 +103,13 @@ def _raise_file_limit() -> None:
 
 async def _serve(ready: _Ready) -> None:
     # Imported here: a second daemon that finds the lock taken should not pay for it.
-    from meshd.control.listener import Listener
+    from meshd.control.listener import BACKLOG, Listener
 
     listener = Listener(paths.socket_path())
     socket = listener.open()
-    try:
-        _lock_state()
+    with contextlib.ExitStack() as held:
+        held.callback(listener.close)
+        held.callback(_lock_state().release)
         from meshd import settings
         from meshd.control.rpc import Server
         from meshd.supervisor import Supervisor
@@ -118,7 +123,8 @@ async def _serve(ready: _Ready) -> None:
             loop.add_signal_handler(number, asked.set)
         loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
         running = asyncio.create_task(supervisor.run(stopping), name="supervisor")
-        control = await loop.create_unix_server(server.connection, sock=socket, **_KEEP_SOCKET)  # type: ignore[arg-type]
+        # asyncio listens once more, with a backlog of its own if none is given.
+        control = await loop.create_unix_server(server.connection, sock=socket, backlog=BACKLOG, **_KEEP_SOCKET)
         ready.listening()
         log.info("meshd %s listens on %s", __version__, listener.path)
         try:
@@ -129,26 +135,29 @@ async def _serve(ready: _Ready) -> None:
             stopping.set()
             await running
         log.info("meshd stopped")
-    finally:
-        listener.close()
+        held.close()
+        server.end()
+        await asyncio.sleep(0)  # the loop closes them
 
 
-def _lock_state() -> None:
+def _lock_state() -> Lock:
     """Two daemons with two sockets must not share one state folder: they would write the same journals."""
     from meshd.disk.files import Lock, private_dir
 
     folder = private_dir(paths.state_dir())
+    lock = Lock(os.path.join(folder, "lock"))
     try:
-        Lock(os.path.join(folder, "lock")).acquire()  # for as long as the process lives
+        lock.acquire()
     except AlreadyRunning as error:
         raise ConfigError(
             f"{error.message}, on another socket, with the files in {folder}",
             "use its socket (AGENT_MESH_SOCKET), or another home",
         ) from None
+    return lock
 
 
 # From 3.13 on asyncio would remove the socket by itself, an adopted one too.
-_KEEP_SOCKET: dict[str, bool] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+_KEEP_SOCKET: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 if __name__ == "__main__":

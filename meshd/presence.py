@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from meshd import __version__
+from meshd.core.backoff import Backoff
 from meshd.core.names import Keys, is_name, new_id
 from meshd.core.records import Moved, Position
 from meshd.core.text import one_line
@@ -140,11 +141,15 @@ class Presence:
     async def run(self) -> None:
         """Write read positions as soon as they change, registry entries at most every two seconds."""
         next_registry = 0.0
+        backoff = Backoff()
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             await self._commands.up.wait()
-            await self._flush_positions()
+            if await self._flush_positions():
+                backoff.reset()
+            else:
+                await asyncio.sleep(backoff.next())
             if not self._changed_registry:
                 continue
             pause = next_registry - time.monotonic()
@@ -158,13 +163,16 @@ class Presence:
             except StoreError as error:
                 log.debug("registry not written: %s", error.message)  # the renewal writes it again
 
-    async def _flush_positions(self) -> None:
+    async def _flush_positions(self) -> bool:
+        """False if the store did not take them; they are wanted again."""
         changed, self._changed_positions = self._changed_positions, {}
         try:
             await asyncio.gather(*(self.write_position(agent) for agent in changed.values() if agent.leased))
         except StoreError:
             self._changed_positions = {**changed, **self._changed_positions}
             self._wanted.set()
+            return False
+        return True
 
     async def write_position(self, agent: Agent) -> None:
         record = agent.core.read_record()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -168,13 +169,18 @@ class Agent:
                     info, raw = await link.probe(stream, cursor, READ_COUNT)
                 else:
                     info, raw = None, await link.read(stream, cursor, READ_COUNT)
+                full = len(raw) >= READ_COUNT
+                if full and info is None:
+                    # So many at once may have pushed others out, and that can be counted only before these are
+                    # taken in: read them again, with the counts.
+                    probe = True
+                    continue
                 limit = self._shared.settings().max_message
                 entries = [decode(at, fields, self._shared.keys, limit) for at, fields in raw]
                 last = raw[-1][0].decode() if raw else cursor
                 went_back = info is not None and self.core.inbox.went_back(info)
                 await self._insist(functools.partial(self.core.receive, entries, last, time.time(), info))
                 self.trouble = None
-                full = len(raw) >= READ_COUNT
                 if info is not None and not full and not went_back:
                     self.caught_up.set()
                 # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
@@ -251,17 +257,19 @@ class Agent:
 
     async def _commit(self, records: Sequence[Record]) -> None:
         inbox = self.core.inbox
-        unread, read = len(inbox.unread), inbox.read_position()
+        unread, read = len(inbox.unread), self.core.read_record()
         await self._on_disk(functools.partial(self._write, records))
         for record in records:
             self.core.apply(record)
         for waiter in self.waiters:
             waiter.set()
         if self._journal.wants_compaction:
-            await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
+            # A failure is said and no more: the records are on the disk, and the journal goes on growing.
+            with contextlib.suppress(Full):
+                await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
         if len(inbox.unread) != unread:
             self._shared.registry_changed(self)
-        if inbox.read_above or inbox.read_position() != read:
+        if self.core.read_record() != read:
             self._shared.position_changed(self)
         self._publish(records)
 
@@ -353,14 +361,20 @@ class Agent:
 
     async def _send_repings(self) -> None:
         """Send what the ledger decided, until the store has it. Their ids make a repetition harmless."""
+        backoff = Backoff(cap=30.0)
         try:
             while actions := self.core.ledger.unsent():
-                for action in actions:
-                    await self._send_reping(action)
+                sent = [await self._send_reping(action) for action in actions]
+                if all(sent):
+                    backoff.reset()
+                else:
+                    await self._shared.commands.up.wait()
+                    await asyncio.sleep(backoff.next())
         finally:
             self._resending = False
 
-    async def _send_reping(self, action: Reping | Escalate) -> None:
+    async def _send_reping(self, action: Reping | Escalate) -> bool:
+        """Whether the store has it."""
         escalate_to = self._shared.settings().escalate_to
         target = escalate_to if isinstance(action, Escalate) else action.to
         # An escalation is a message of its own for the watchdog, a re-ping is about one that the target has.
@@ -372,10 +386,9 @@ class Agent:
             await self._shared.outbox.send(out)
         except StoreError as error:
             log.info("%s: a re-ping waits for the store: %s", self.name, error.message)
-            await self._shared.commands.up.wait()
-            await asyncio.sleep(Backoff().next())
-            return
+            return False
         await self._insist(lambda: self.core.mark_sent(action.about, time.time()))
+        return True
 
 
 def _lines(batch: Batch) -> list[str]:

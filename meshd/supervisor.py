@@ -94,9 +94,9 @@ class Supervisor:
         for name, hosted in list(self._hosted.items()):
             try:
                 self.agents[name] = self._load(name, hosted)
-            except (MeshError, OSError) as error:
-                self.refused[name] = str(error)  # this one only; its files are as they were
-                log.error("%s is not hosted: %s", name, error)
+            except (MeshError, OSError) as why:
+                self.refused[name] = str(why)  # this one only; its files are as they were
+                log.error("%s is not hosted: %s", name, why)
         store = [self._start(self.commands.run(), "commands")]
         if self.embedded is not None:
             store.append(self._start(self._keep_embedded(self.embedded), "embedded store"))
@@ -131,7 +131,7 @@ class Supervisor:
             try:
                 await store.run()
             except (MeshError, OSError) as error:
-                store.trouble = str(error)
+                store.failed(str(error))
                 log.error("embedded store: %s", error)
                 await asyncio.sleep(backoff.next())
 
@@ -156,6 +156,7 @@ class Supervisor:
 
     async def _keep_leases(self) -> None:
         """Renew all leases in one go, every 45 s and whenever the store has come back."""
+        backoff = Backoff()
         while True:
             try:
                 await self.commands.up.wait()
@@ -165,8 +166,9 @@ class Supervisor:
                 await self.presence.housekeeping()
             except StoreError as error:
                 log.info("leases: %s", error.message)
-                await asyncio.sleep(Backoff().next())
+                await asyncio.sleep(backoff.next())
                 continue
+            backoff.reset()
             self._store_back.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_EVERY):
@@ -246,7 +248,8 @@ class Supervisor:
         if read is None and inbox.group is None:
             await self._begin(agent, taken.group_last)
         elif read is not None:
-            read.group = read.group or inbox.group or taken.group_last
+            if read.group is None and inbox.group is None:
+                read.group = taken.group_last
             await agent.execute(functools.partial(agent.core.move, read))
 
     async def _begin(self, agent: Agent, group_last: str) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,11 @@ class Rpc:
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(DEADLINE)
-        self.socket.connect(path)
+        try:
+            self.socket.connect(path)
+        except OSError:
+            self.socket.close()
+            raise
         self._lines = self.socket.makefile("rb")
         self._id = 0
 
@@ -191,12 +195,12 @@ class Home:
     def config(self) -> Path:
         return self.path / ".config" / "agent-mesh" / "config.toml"
 
-    def start(self, *options: str) -> subprocess.Popen[bytes]:
-        """Start `meshd` as a child, and wait until it listens."""
+    def start(self, *options: str, through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start `meshd` as a child, and wait until it listens. `through`: a command that runs what follows it."""
         ours, theirs = os.pipe()
         with open(self.path / "meshd.out", "ab") as log:
             self.daemon = subprocess.Popen(
-                [sys.executable, "-m", "meshd", "--ready-fd", str(theirs), *options],
+                [*through, sys.executable, "-m", "meshd", "--ready-fd", str(theirs), *options],
                 env=self.env,
                 stdout=log,
                 stderr=log,

@@ -65,7 +65,7 @@ def show_message(message: dict[str, Any], name: str) -> Printed:
     """`[DIRECT from <sender>] <text>`; further lines of the text are indented, so that none can pass for a message."""
     label = "GROUP" if message["kind"] in ("broadcast", "group") else "DIRECT"
     out = f"[{label} from {message['from']}] {block(message['text'])}".rstrip("\n").replace("\n", "\n    ") + "\n"
-    if not message.get("expect_reply"):
+    if label == "GROUP" or not message.get("expect_reply"):
         return Printed(out)
     return Printed(out, f"  {message['from']} waits for a reply: meshctl reply {message['id']} TEXT --from {name}\n")
 
@@ -102,13 +102,13 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Resu
             while True:
                 changed.clear()
                 while overheard:
-                    await call.emit(_item(call, overheard.popleft(), "group"))
+                    await call.emit(_item(call, agent, overheard.popleft(), "group"))
                 for message in agent.core.inbox.take(1, call.max_bytes):
                     changed.set()  # there may be more
                     handover = Handover(agent, [message])
                     if message.kind == "broadcast" or follow:
                         try:
-                            await call.emit(_item(call, message, message.kind)._replace(handover=handover))
+                            await call.emit(_item(call, agent, message, message.kind)._replace(handover=handover))
                         except BaseException:
                             handover.release()
                             raise
@@ -120,8 +120,8 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Resu
             call.mesh.group.listeners.discard(hear)
 
 
-def _item(call: Call, message: Message, kind: str) -> Result:
-    return Result({**message.public(call.mesh.keys), "kind": kind})
+def _item(call: Call, agent: Agent, message: Message, kind: str) -> Result:
+    return Result({**message.public(call.mesh.keys), "kind": kind, "name": agent.name})
 
 
 def show_listen(data: dict[str, Any]) -> Printed:
@@ -131,7 +131,7 @@ def show_listen(data: dict[str, Any]) -> Printed:
 
 
 def show_heard(item: dict[str, Any]) -> Printed:
-    return show_message(item, "NAME")
+    return show_message(item, item["name"])
 
 
 class MonitorParams(Params):
@@ -184,7 +184,7 @@ async def watch(call: Call, p: WatchParams) -> Result:
                 if time.monotonic() - quiet_since < BURST_WINDOW:
                     await _gather(changed)
     except TimeoutError:
-        return Result({"name": agent.name})
+        return Result({})
 
 
 async def _gather(changed: asyncio.Event) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from meshd.commands.base import Command, Params, Printed
 from meshd.commands.table import COMMANDS
-from meshd.core.text import block
+from meshd.core.text import block, one_line
 from meshd.errors import MeshError, TimedOut, UsageError
 
 PROGRAM = "meshctl"
@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         usage = self.format_usage().removeprefix("usage: ")
         hint = f"  {usage}  next: {self.prog} --help\n"
-        raise _Stop(Printed(err=f"{self.prog}: {message}\n{hint}", code=2))
+        raise _Stop(Printed(err=f"{self.prog}: {one_line(message)}\n{hint}", code=2))
 
     def print_help(self, file: Any = None) -> None:
         raise _Stop(Printed(out=self.format_help()))
@@ -67,9 +67,17 @@ def parse(arguments: Sequence[str]) -> Parsed | Printed:
     try:
         values = vars(_parser(command.name).parse_args(rest))
     except _Stop as stop:
-        return stop.printed
+        return _dash_explained(stop.printed, command, rest)
     as_json = values.pop("json")
     return Parsed(command, command.params(**values), as_json)
+
+
+def _dash_explained(printed: Printed, command: Command, rest: Sequence[str]) -> Printed:
+    """A text that begins with a dash looks like an option: say how it is given."""
+    takes_text = {"message", "text"} & set(command.params.__struct_fields__)
+    if printed.code == 0 or not takes_text or not any(argument.startswith("-") for argument in rest):
+        return printed
+    return printed._replace(err=f"{printed.err}        put -- before a text that begins with -\n")
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -150,8 +158,8 @@ def encode(data: Any) -> str:
 
 def render(parsed: Parsed, data: dict[str, Any]) -> Printed:
     if parsed.json:
-        # The exit code says the same whatever the form.
-        return Printed(encode(data), code=parsed.command.show(data).code)
+        # The exit code says the same whatever the form; a stream that just ends has told everything in its items.
+        return Printed(encode(data) if data else "", code=parsed.command.show(data).code)
     return parsed.command.show(data)
 
 

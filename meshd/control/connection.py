@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
         # waits for nothing: its calls end, and with them what they hold.
         self._eof = True
         if self._has_gone() or (not self._running and not self._lines):
+            self._flush()  # the loop may tell of the end before it has written the last answers
             return False
         self._watch_half_closed()
         return True

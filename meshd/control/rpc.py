@@ -12,6 +12,7 @@ import difflib
 import fcntl
 import os
 import secrets
+import socket
 import struct
 import sys
 import termios
@@ -27,7 +28,7 @@ from meshd.commands.table import COMMANDS
 from meshd.control import cli
 from meshd.control.connection import Connection, Request
 from meshd.core.names import is_name, is_nonce
-from meshd.errors import MeshError, MethodNotFound, Stopping, UsageError
+from meshd.errors import Full, MeshError, MethodNotFound, Stopping, UsageError
 from meshd.supervisor import Supervisor
 
 T = TypeVar("T", bound=Params)
@@ -36,6 +37,8 @@ PROTOCOL = {"min": 1, "max": 1}
 CAPABILITIES = ["confirm", "cancel", "events", "cli"]
 # After this long, an answer that the client has taken out of the socket counts as handed over.
 _SETTLE = 1.0
+# Seconds that a client which has closed its half may take to read its last answer.
+_LINGER = 5.0
 _GRACE = 0.3
 _CHUNK = 128 * 1024
 
@@ -75,6 +78,7 @@ class Server:
         self.clients: dict[Connection, Client] = {}
         self._stop = stop
         self._managed_by = managed_by
+        self._await_end: list[Connection] = []
         self._own: dict[str, Callable[[Client, Request], Coroutine[Any, Any, Any]]] = {
             "hello": self._hello,
             "confirm": self._confirm,
@@ -102,7 +106,13 @@ class Server:
                 while any(connection.running for connection in self.clients):
                     await asyncio.sleep(_GRACE / 10)
         for connection in list(self.clients):
-            connection.stop(Stopping("the daemon was stopped before this was answered", "meshctl status"))
+            if connection not in self._await_end:
+                connection.stop(Stopping("the daemon was stopped before this was answered", "meshctl status"))
+
+    def end(self) -> None:
+        """Close the connections that asked for the end: to them it means that all is over."""
+        for connection in self._await_end:
+            connection.close()
 
     def _gone(self, client: Client, clean: bool) -> None:
         del self.clients[client.connection]
@@ -124,7 +134,8 @@ class Server:
     def _note(self, connection: Connection, request: Request) -> bool:
         """Notifications that are handled in the order they came. False for all others."""
         if request.method == "cli.ack":
-            self.clients[connection].acknowledged(_params(request, _CliAck).n)
+            with contextlib.suppress(UsageError):  # nobody waits for an answer to a notification
+                self.clients[connection].acknowledged(_params(request, _CliAck).n)
             return True
         return False
 
@@ -158,6 +169,7 @@ class Server:
         return (await events(call, EventsParams(follow=True))).data
 
     async def _shutdown(self, client: Client, request: Request) -> dict[str, Any]:
+        self._await_end.append(client.connection)
         asyncio.get_running_loop().call_soon(self._stop)
         return {"stopping": True, "pid": os.getpid()}
 
@@ -228,8 +240,10 @@ class Client:
     def gone(self, clean: bool) -> None:
         """The connection ended; `clean` if nothing that was sent stayed unread."""
         self._gone = True
-        if clean:
-            self._taken()
+        if clean and self._implicit:
+            fd = os.dup(self.connection.transport.get_extra_info("socket").fileno())
+            _background(_linger(self._implicit, fd))
+            self._implicit = []
         for handover in (*self._implicit, *self.receipts.values()):
             handover.release()
         for future in self._acks.values():
@@ -305,6 +319,9 @@ class CliCall(Call):
             if result.handover is not None:
                 await self._hand_over(printed, result.handover)
                 return Printed(code=printed.code)
+            if len(printed.out) > _CHUNK:
+                await self._client.write(printed)
+                return Printed(code=printed.code)
         except MeshError as error:
             return cli.render_error(error, parsed)
         return printed
@@ -337,8 +354,8 @@ def _with_stdin(params: Params, stdin: str | None) -> Params:
 def _params(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(request.params, type=kind)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{request.method}: {error}", "see the parameters of that command") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{request.method[:64]}: {error}", "see the parameters of that command") from None
 
 
 def _unknown(method: str, known: list[str]) -> MethodNotFound:
@@ -352,12 +369,35 @@ def _unread_by_peer(transport: asyncio.Transport) -> int:
     """Bytes that were sent and that the peer has not taken out of the socket yet (SIOCOUTQ); 0 if unknown."""
     if transport.get_write_buffer_size():
         return transport.get_write_buffer_size()
+    return _outstanding(transport.get_extra_info("socket").fileno())
+
+
+def _outstanding(fd: int) -> int:
     if sys.platform != "linux":
         return 0
     with contextlib.suppress(OSError):
-        raw = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        return int(struct.unpack("i", raw)[0])
+        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0])
     return 0
+
+
+async def _linger(handovers: list[Handover], fd: int) -> None:
+    """The connection ended with a last answer in it: confirm if the client read that, release if it did not."""
+    with socket.socket(fileno=fd) as ended:
+        with contextlib.suppress(OSError):
+            ended.shutdown(socket.SHUT_WR)
+        taken = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                while not (taken := _outstanding(fd) == 0):
+                    await asyncio.sleep(_LINGER / 100)  # nothing tells that the peer has read
+        # A peer that closes with unread bytes in its queue resets the connection.
+        taken = taken and ended.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    for handover in handovers:
+        if taken:
+            with contextlib.suppress(Full):
+                await handover.confirm()
+        else:
+            handover.release()
 
 
 _confirming: set[asyncio.Task[None]] = set()

@@ -93,7 +93,7 @@ class AgentCore:
             line = "⚠ the store went back; reading again what it still has"
             return [Journal([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line])])]
         trimmed = inbox.trimmed(info) if info is not None else 0
-        if not entries and not trimmed:
+        if not entries and not trimmed and inbox.position.index != UNKNOWN:
             return []
         for entry in entries:
             if isinstance(entry, Message) and entry.kind == "broadcast":
@@ -202,13 +202,17 @@ class AgentCore:
     def move(self, elsewhere: Moved) -> list[Effect]:
         """The name was hosted elsewhere: what changes by going on where it was read there."""
         inbox = self.inbox
-        read_to = entry_key(elsewhere.read_to)
+        read_to, group_to = entry_key(elsewhere.read_to), entry_key(elsewhere.group or "0-0")
+        elsewhere.read_ids = [
+            *elsewhere.read_ids,
+            *(m.id for m in inbox.unread.values() if m.kind == "broadcast" and entry_key(m.at) <= group_to),
+        ]
         news = (
             inbox.is_behind(elsewhere.position)
             or (elsewhere.group is not None and inbox.group is None)
             or (elsewhere.group is not None and entry_key(elsewhere.group) > entry_key(inbox.group or "0-0"))
             or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.values())
-            or any(message_id in inbox.unread for message_id in elsewhere.read_ids)
+            or any(message_id not in inbox.seen for message_id in elsewhere.read_ids)
         )
         if not news:
             return []
@@ -262,6 +266,8 @@ class AgentCore:
                 group=inbox.group,
                 seen=inbox.seen,
                 read_above=inbox.read_above,
+                group_above=inbox.group_above,
+                read_elsewhere=inbox.read_elsewhere,
                 counts=inbox.counts,
                 explained=inbox.explained,
                 lost_total=inbox.lost_total,

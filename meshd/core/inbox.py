@@ -35,8 +35,11 @@ class Inbox:
         self.group: str | None = None
         self.unread: dict[str, Message] = {}
         self.seen: dict[str, str] = {}
-        # Read out of order: (entry id, message id) above the oldest unread one.
+        # Read out of order: (entry id, message id) above the oldest unread one; private mail, and broadcasts.
         self.read_above: list[tuple[str, str]] = []
+        self.group_above: list[tuple[str, str]] = []
+        # Ids that were read out of order where this name was hosted before: told on when it moves again.
+        self.read_elsewhere: list[str] = []
         self.counts: dict[str, int] = {}
         self.explained = 0
         self.lost_total = 0
@@ -133,11 +136,13 @@ class Inbox:
             message = self.unread.pop(message_id, None)
             if message is not None:
                 self._remember(message_id, _REQUEST * message.request + message.sender)
-                if message.kind != "broadcast":
-                    self.read_above.append((message.at, message_id))
+                above = self.group_above if message.kind == "broadcast" else self.read_above
+                above.append((message.at, message_id))
         self._handed.difference_update(read.ids)
         self.lost_untold = max(0, self.lost_untold - read.lost)
         self._trim_read_above()
+        if not self.unread:
+            self.read_elsewhere = []
 
     def apply_moved(self, moved: Moved) -> None:
         if self.is_behind(moved.position):
@@ -154,12 +159,15 @@ class Inbox:
         for message_id in moved.read_ids:
             if message_id not in self.seen:
                 self._remember(message_id, "")
+        self.read_elsewhere = moved.read_ids[-READ_ABOVE:]
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         self.position = snapshot.position
         self.group = snapshot.group
         self.seen = dict(snapshot.seen)
         self.read_above = list(snapshot.read_above)
+        self.group_above = list(snapshot.group_above)
+        self.read_elsewhere = list(snapshot.read_elsewhere)
         self.counts = dict(snapshot.counts)
         self.explained = snapshot.explained
         self.lost_total = snapshot.lost_total
@@ -182,6 +190,9 @@ class Inbox:
         """The oldest unread private message: everything before it was read."""
         return next((m for m in self.unread.values() if m.kind != "broadcast"), None)
 
+    def oldest_broadcast(self) -> Message | None:
+        return next((m for m in self.unread.values() if m.kind == "broadcast"), None)
+
     def read_position(self) -> Position:
         """Up to where the private stream was read without a hole."""
         oldest = self.oldest_unread()
@@ -191,20 +202,24 @@ class Inbox:
 
     def read_group(self) -> str | None:
         """Up to where the broadcasts were read without a hole."""
-        oldest = next((m for m in self.unread.values() if m.kind == "broadcast"), None)
+        oldest = self.oldest_broadcast()
         return entry_before(oldest.at) if oldest else self.group
 
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""
-        return [message_id for _, message_id in self.read_above]
+        return [*self.read_elsewhere, *(message_id for _, message_id in (*self.read_above, *self.group_above))]
 
     def _trim_read_above(self) -> None:
-        oldest = self.oldest_unread()
-        if oldest is None:
-            self.read_above.clear()
-        else:
-            floor = entry_key(oldest.at)
-            self.read_above = [pair for pair in self.read_above if entry_key(pair[0]) > floor][-READ_ABOVE:]
+        self.read_above = _above(self.read_above, self.oldest_unread())
+        self.group_above = _above(self.group_above, self.oldest_broadcast())
+
+
+def _above(pairs: list[tuple[str, str]], oldest: Message | None) -> list[tuple[str, str]]:
+    """Those that stand above the oldest unread message, if there is one."""
+    if oldest is None:
+        return []
+    floor = entry_key(oldest.at)
+    return [pair for pair in pairs if entry_key(pair[0]) > floor][-READ_ABOVE:]
 
 
 def _within(messages: Iterable[Message], limit: int, max_bytes: int) -> list[Message]:

@@ -110,11 +110,11 @@ class Ledger:
 
     def apply_sent(self, sent: Sent) -> None:
         entry = self.entries.get(sent.id)
-        if entry is None:
-            return
+        if entry is None or not entry.unsent:
+            return  # settled, or answered while it was on its way
         if entry.pings > MAX_PINGS:
             del self.entries[sent.id]
-        elif entry.unsent:
+        else:
             entry.unsent = False
             # From the sending, not from the deciding: after an outage the re-pings don't come in a burst.
             entry.due = sent.now + PAUSES[entry.pings - 1]

@@ -49,7 +49,7 @@ def find(name: str, folder: str) -> Left:
     pending = os.path.join(folder, f"pending-{name}.jsonl")
     if os.path.exists(pending):
         by_id: dict[str, Entry | None] = {}
-        for line in _read(pending).splitlines():
+        for line in _read(pending).split("\n"):
             by_id.update(_entry(line))
         entries = [entry for entry in by_id.values() if entry is not None]
         files.append(pending)
@@ -58,7 +58,9 @@ def find(name: str, folder: str) -> Left:
 
 def _cursor_files(name: str, folder: str) -> list[str]:
     escaped = glob.escape(folder)
-    shapes = (f"cursor-{name}", f"cursor-{name}.*", f"{name}.cursor", f"cursor_{name}*", f"last-id-{name}*")
+    # No shape that ends in a bare star: the files of `bobby` are not those of `bob`.
+    stems = (f"cursor-{name}", f"cursor_{name}", f"last-id-{name}")
+    shapes = [*stems, *(f"{stem}.*" for stem in stems), f"{name}.cursor"]
     found = [path for shape in shapes for path in glob.glob(os.path.join(escaped, shape))]
     return sorted({path for path in found if not path.endswith(TAKEN) and os.path.isfile(path)})
 
@@ -91,7 +93,7 @@ def _entry(line: str) -> dict[str, Entry | None]:
     deadline = _seconds(first("deadline", "due", "expires")) or sent + 120
     entry = entry_for(entry_id, to, str(first("msg", "message", "text") or ""), sent, max(0.0, deadline - sent))
     pings = first("repings", "pings", "reping_count", "attempts", "count")
-    if isinstance(pings, int) and 0 < pings <= MAX_PINGS:
+    if type(pings) is int and 0 < pings <= MAX_PINGS:  # not True, which is an int and would be written as true
         entry.pings = pings
         entry.due = deadline + sum(PAUSES[:pings])
     if state == "responded":
@@ -100,6 +102,7 @@ def _entry(line: str) -> dict[str, Entry | None]:
 
 
 def _seconds(value: Any) -> float:
-    with contextlib.suppress(TypeError, ValueError):
-        return max(0.0, float(value))
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        seconds = float(value)
+        return seconds if 0 <= seconds < 1e12 else 0.0  # neither infinity nor "not a number"
     return 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
+from typing import BinaryIO
 
 import msgspec
 
@@ -13,9 +15,21 @@ from meshd.disk.notify import KEPT
 MAX_READ = 1 << 20
 
 
+_MARK = 64
+
+
 class _Place(msgspec.Struct):
+    """A file and an offset. `mark` is the CRC-32 of the bytes before it: an inode is used again for another file."""
+
     inode: int = 0
     offset: int = 0
+    mark: int = 0
+
+    @classmethod
+    def in_file(cls, file: BinaryIO, offset: int) -> _Place:
+        start = max(0, offset - _MARK)
+        file.seek(start)
+        return cls(os.fstat(file.fileno()).st_ino, offset, zlib.crc32(file.read(offset - start)))
 
 
 class LogCursor:
@@ -34,9 +48,8 @@ class LogCursor:
 
     def to_end(self) -> None:
         """Skip what stands there now."""
-        with contextlib.suppress(FileNotFoundError):
-            status = os.stat(self.path)
-            self._place = _Place(status.st_ino, status.st_size)
+        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+            self._place = _Place.in_file(file, os.fstat(file.fileno()).st_size)
         self.save()
 
     def read(self) -> list[str]:
@@ -45,14 +58,13 @@ class LogCursor:
         for path in self._files():
             try:
                 with open(path, "rb") as file:
-                    inode = os.fstat(file.fileno()).st_ino
-                    start = self._place.offset if inode == self._place.inode else 0
+                    start = self._place.offset if self._is_in(file) else 0
                     file.seek(start)
                     data = file.read(MAX_READ)
+                    whole = data[: data.rfind(b"\n") + 1]
+                    self._place = _Place.in_file(file, start + len(whole))
             except FileNotFoundError:
                 continue
-            whole = data[: data.rfind(b"\n") + 1]
-            self._place = _Place(inode, start + len(whole))
             lines += whole.decode("utf-8", "replace").splitlines()
             if len(data) == MAX_READ:
                 break
@@ -62,10 +74,13 @@ class LogCursor:
         """The file of the place and those after it, oldest first; all of them if it was rotated away."""
         names = [*(f"{self.path}.{k}" for k in range(KEPT, 0, -1)), self.path]
         for k, name in enumerate(names):
-            with contextlib.suppress(FileNotFoundError):
-                if os.stat(name).st_ino == self._place.inode:
+            with contextlib.suppress(FileNotFoundError), open(name, "rb") as file:
+                if self._is_in(file):
                     return names[k:]
         return names
+
+    def _is_in(self, file: BinaryIO) -> bool:
+        return _Place.in_file(file, self._place.offset) == self._place
 
     def save(self) -> None:
         replace(self._saved, msgspec.json.encode(self._place), sync=False)  # a line told twice does no harm

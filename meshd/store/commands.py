@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from meshd.core.backoff import Backoff
 from meshd.errors import OutcomeUnknown, StoreDown, StoreError
@@ -138,15 +138,18 @@ class Commands:
                 except StoreError as error:
                     self._set_down(error)
                 else:
+                    started = time.monotonic()
                     try:
                         await self._greet(link)
-                        backoff.reset()
                         self._set_up()
                         await self._serve(link)
                     except StoreError as error:
                         self._set_down(error)
                     finally:
                         await link.close()
+                    # Only what has stood for a while starts over: a store that greets and then refuses is not hurried.
+                    if time.monotonic() - started > backoff.cap:
+                        backoff.reset()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff.next()):
                         await self._retry_now.wait()
@@ -156,7 +159,7 @@ class Commands:
 
     async def _greet(self, link: Link) -> None:
         """Check that it is a store that we can use, and give it the scripts."""
-        info = await link.call("INFO", "server", timeout=REPLY_TIMEOUT)
+        info = await link.call("INFO", timeout=REPLY_TIMEOUT)  # 6.2 knows only one section or all
         facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
         name = "valkey" if "valkey_version" in facts else "redis"
         version = facts.get(f"{name}_version", "0.0")
@@ -164,6 +167,8 @@ class Commands:
         if numbers < OLDEST[name]:
             needed = ".".join(map(str, OLDEST[name]))
             raise StoreError(f"the store is {name} {version}", f"at least {name} {needed} is needed")
+        if facts.get("role") == "slave":
+            raise translate(ReadOnlyError())
         self.server = Server(name, version)
         for script in SCRIPTS.values():
             await link.call("SCRIPT", "LOAD", script.source, timeout=REPLY_TIMEOUT)

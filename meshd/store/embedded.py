@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import sys
 
 from redis.asyncio.connection import AbstractConnection
@@ -62,13 +63,22 @@ class Embedded:
         self._direct = endpoint.unix(socket, self.shown)
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
+        self._known = asyncio.Event()  # set once it is ready, or is in trouble
 
     async def connection(self) -> AbstractConnection:
-        if not self._ready.is_set() and self.trouble:
-            raise StoreDown(f"the embedded store does not start: {self.trouble}", f"see {self.log_file}")
-        async with asyncio.timeout(START_TIMEOUT):
-            await self._ready.wait()
+        """A connection once the server runs. Raises `StoreDown` as soon as it is known that it does not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._known.wait()
+        if not self._ready.is_set():
+            why = self.trouble or "it takes too long"
+            raise StoreDown(f"the embedded store does not start: {why}", f"see {self.log_file}")
         return await self._direct.connection()
+
+    def failed(self, why: str) -> None:
+        """Tell whoever waits for the server why there is none; it is tried again."""
+        self.trouble = why
+        self._known.set()
 
     @property
     def log_file(self) -> str:
@@ -122,6 +132,7 @@ class Embedded:
                     await self._until_gone()
                     log.warning("the embedded store (pid %s) is gone; starting it again", self.pid)
                     self._ready.clear()
+                    self._known.clear()
                     self.restarts += 1
                 else:
                     await asyncio.sleep(backoff.next())
@@ -132,17 +143,24 @@ class Embedded:
         """Whether a server of ours already runs: left by a daemon that was killed."""
         try:
             link = await Link.open(self._direct)
+            try:
+                info = await link.call("INFO", "server")
+                reply = await link.call("CONFIG", "GET", "dir")
+            finally:
+                await link.close()
         except StoreError as error:
-            # Loading counts as running: it will answer.
-            return error.kind == "store_busy" and await self._await_loaded()
-        try:
-            reply = await link.call("CONFIG", "GET", "dir")
-            info = await link.call("INFO", "server")
-        finally:
-            await link.close()
-        if len(reply) != 2 or not _same_folder(reply[1].decode(), self.folder):
-            self.trouble = f"another server listens on {self.socket}"
-            raise ConfigError(f"{self.trouble} with its data in {reply[-1]!r}", "stop it, or set AGENT_MESH_SOCKET")
+            if error.kind == "store_busy":  # loading: it will answer
+                return await self._await_loaded() and await self._find()
+            if _is_listening(self.socket):
+                # Stopped or overloaded. A second server on its files would ruin them.
+                raise StoreDown(f"the server on {self.socket} does not answer", "is it stopped?") from None
+            return False
+        folder = reply[1].decode() if len(reply) == 2 else "an unknown folder"
+        if not _same_folder(folder, self.folder):
+            raise ConfigError(
+                f"another server listens on {self.socket}, with its data in {folder}",
+                "stop it, or set AGENT_MESH_SOCKET",
+            )
         pid = next(int(line[11:]) for line in info.splitlines() if line.startswith(b"process_id:"))
         log.info("found the embedded store again (pid %d)", pid)
         self._is_ready(pid)
@@ -162,13 +180,13 @@ class Embedded:
                 start_new_session=True,
             )
         except OSError as error:
-            self.trouble = f"{program}: {error.strerror}"
+            self.failed(f"{program}: {error.strerror}")
             log.error("cannot start the embedded store: %s", self.trouble)
             return
         if await self._await_loaded():
             self._is_ready(self._process.pid)
         else:
-            self.trouble = self._last_words()
+            self.failed(self._last_words())
             log.error("the embedded store did not start: %s", self.trouble)
             await self._end_process()
 
@@ -195,6 +213,7 @@ class Embedded:
         self.pid = pid
         self.trouble = None
         self._ready.set()
+        self._known.set()
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError), open(self.log_file, encoding="utf-8", errors="replace") as file:
@@ -242,6 +261,19 @@ class Embedded:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             await process.wait()
+
+
+def _is_listening(path: str) -> bool:
+    """Whether a process has the socket open, even one that does not answer."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            pass  # its queue is full
+        return True
 
 
 def _same_folder(one: str, other: str) -> bool:

@@ -5,6 +5,7 @@ Every connection asks again, because with Sentinel or Cluster the answer changes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -119,11 +120,12 @@ async def _ask_any(
     for host, port in hosts:
         connection = _make(cls, {**options, "host": host, "port": port})
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_command(*command)
-            return await connection.read_response(timeout=CONNECT_TIMEOUT)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_command(*command)
+                return await connection.read_response()
         except (RedisError, OSError, TimeoutError) as error:
-            reasons.append(f"{host}:{port}: {error}")
+            reasons.append(f"{host}:{port}: {str(error) or type(error).__name__}")
         finally:
             await connection.disconnect(nowait=True)
     raise StoreDown(f"{nobody} answers ({'; '.join(reasons)})", "start it, or correct redis_url")
@@ -136,7 +138,7 @@ def unix(path: str, shown: str) -> Direct:
 def from_url(url: str, prefix: str) -> Endpoint:
     """The endpoint that a URL means. Raises `ConfigError`, which never holds the password."""
     shown = redacted(url)
-    scheme = url.partition("://")[0]
+    scheme, _, rest = url.partition("://")
     try:
         if scheme in ("redis", "rediss", "unix"):
             options: Options = dict(parse_url(url))
@@ -147,8 +149,10 @@ def from_url(url: str, prefix: str) -> Endpoint:
         if scheme in _GROUPS:
             return _GROUPS[scheme](url, shown, prefix)
     except ValueError as error:
-        raise ConfigError(f"redis_url {shown}: {_without(str(error), url)}", _EXAMPLES) from None
-    raise ConfigError(f"redis_url: unknown scheme {scheme[:20]!r}", _EXAMPLES)
+        # Where a URL cannot be taken apart, what the error quotes may be a piece of its password.
+        why = str(error) if rest.isascii() and not {"@", "?"} & set(rest) else "not a URL; encode the password with %"
+        raise ConfigError(f"redis_url {shown}: {why}", _EXAMPLES) from None
+    raise ConfigError(f"redis_url: unknown scheme {scheme[:20]!r}" if rest else "redis_url: no scheme", _EXAMPLES)
 
 
 _EXAMPLES = (
@@ -204,9 +208,7 @@ def _group(url: str, default_port: int) -> tuple[list[tuple[str, int]], Options,
 def redacted(url: str) -> str:
     """The URL without user information and query, for logs and `status`."""
     scheme, _, rest = url.partition("://")
-    rest = rest.partition("?")[0]
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-def _without(text: str, url: str) -> str:
-    return text.replace(url, redacted(url))
+    place, _, query = rest.partition("?")
+    if "@" in query:  # a password with a question mark, or a query with one: where it ends nobody knows
+        place = "…"
+    return f"{scheme}://{place.rpartition('@')[2]}" if rest else "…"

@@ -23,9 +23,6 @@ _BUSY_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "OOM", "CLUSTERDOWN",
 # Replies that mean "not here": ask the endpoint again.
 _ELSEWHERE = (rx.MovedError, rx.AskError, rx.MasterDownError)
 
-# Bytes that a socket's buffer always takes.
-SMALL = 32 * 1024
-
 RawEntries = list[tuple[bytes, list[bytes] | None]]
 
 
@@ -100,16 +97,15 @@ class Link:
         try:
             # hiredis packs in C; redis-py's own packing is a third of the cost of a send.
             packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
-            if len(packed) < SMALL:
+            # One clock for the batch, and none of redis-py's: its own `timeout` gives None for a late reply, and
+            # the next command would then be answered with it.
+            async with asyncio.timeout(timeout):
                 await connection.send_packed_command(packed, check_health=False)
-            else:  # the kernel may not take it at once, and a stopped server never would
-                async with asyncio.timeout(timeout):
-                    await connection.send_packed_command(packed, check_health=False)
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response(timeout=timeout))
-                except ResponseError as error:
-                    replies.append(error if isinstance(error, NoScriptError) else translate(error))
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response())
+                    except ResponseError as error:
+                        replies.append(error if isinstance(error, NoScriptError) else translate(error))
         except (RedisError, OSError, TimeoutError) as error:
             await self.close()
             raise translate(error) from None

@@ -24,13 +24,14 @@ if limit > 0 then
   else
     rate = redis.call('INCR', KEYS[4])
   end
+  left = redis.call('TTL', KEYS[4])
+  if left < 0 then
+    -- A 0.1 program died between its INCR and its EXPIRE: without this the window would never end.
+    redis.call('EXPIRE', KEYS[4], ARGV[3])
+    left = tonumber(ARGV[3])
+  end
   if rate > limit then
     verdict = ARGV[4] == '1' and 'deny' or 'observe'
-    left = redis.call('TTL', KEYS[4])
-    if left < 0 then
-      redis.call('EXPIRE', KEYS[4], ARGV[3])
-      left = tonumber(ARGV[3])
-    end
   end
 end
 

@@ -1,0 +1,120 @@
+"""ping, request, reply and ack, from one terminal to another."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.cli.running import running
+from tests.helper import Home, wait_until
+
+
+def question(home: Home, name: str) -> dict[str, str]:
+    """The one unread message of the name, once it is there. Marks it read."""
+    messages = wait_until(lambda: home.json("inbox", name)["messages"], "the question is there")
+    assert len(messages) == 1
+    found: dict[str, str] = messages[0]
+    return found
+
+
+def test_a_ping_prints_the_time_it_took(mesh: Home, name: str) -> None:
+    mesh.meshctl("register", name)
+    assert re.fullmatch(rf"pong from {name} in \d+\.\dms\n", mesh.meshctl("ping", name))
+    answer = mesh.json("ping", name)
+    assert answer["target"] == name
+    assert answer["session"] is False
+    assert 0 < answer["latency_ms"] < 5000
+
+
+def test_a_ping_tells_whether_a_session_is_attached(mesh: Home, name: str) -> None:
+    with running(mesh, "listen", name):
+        wait_until(lambda: mesh.json("ping", name)["session"], "the ping tells of the session")
+
+
+def test_a_ping_is_no_mail(mesh: Home, name: str) -> None:
+    mesh.meshctl("register", name)
+    mesh.meshctl("ping", name)
+    assert mesh.run("inbox", name).stderr == "(no unread messages)\n"
+
+
+def test_a_ping_to_nobody_times_out_with_exit_code_1(mesh: Home, name: str) -> None:
+    done = mesh.run("ping", name, "--timeout", "0.3")
+    assert done.returncode == 1
+    assert done.stdout == f"timeout waiting for pong from {name}\n"
+    assert "next: meshctl who" in done.stderr
+    as_json = mesh.run("ping", name, "--timeout", "0.3", "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["error"]["data"]["kind"] == "timeout"
+
+
+@pytest.mark.parametrize("where", ["reply_to", "id"])
+def test_a_request_prints_the_text_of_its_reply_alone(home: Home, where: str) -> None:
+    """Both forms of WHERE: the reply key, and the id of the message."""
+    home.start()
+    home.meshctl("register", "bob")
+    with running(home, "request", "bob", "which branch?", "--from", "alice", "--timeout", "20") as asking:
+        asked = question(home, "bob")
+        assert (asked["from"], asked["text"]) == ("alice", "which branch?")
+        assert asked["reply_to"] == f"{home.env['AGENT_MESH_PREFIX']}:reply:{asked['id']}"
+        assert home.meshctl("reply", asked[where], "main\nplease", "--from", "bob") == f"replied {asked['id']}\n"
+        assert asking.end() == (0, "main\nplease\n", "")
+
+
+def test_a_request_as_json_is_one_document(mesh: Home, name: str) -> None:
+    with running(mesh, "request", name, "?", "--from", "alice", "--timeout", "20", "--json") as asking:
+        asked = question(mesh, name)
+        mesh.meshctl("reply", asked["id"], "-", "--from", name, stdin="yes")
+        code, out, _ = asking.end()
+    assert code == 0
+    assert json.loads(out) == {"reply": "yes", "from": name, "id": asked["id"]}
+
+
+def test_a_request_without_a_reply_says_so_on_standard_error(mesh: Home, name: str) -> None:
+    done = mesh.run("request", name, "?", "--from", "alice", "--timeout", "0.3")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "timeout: no reply received\n"
+
+
+def test_a_request_survives_kill_9_of_the_daemon(home: Home) -> None:
+    """The client asks the next daemon again under the same id: one question in the inbox, one answer."""
+    home.start()
+    home.meshctl("register", "bob")
+    with running(home, "request", "bob", "?", "--from", "alice", "--timeout", "30") as asking:
+        asked = wait_until(lambda: home.json("inbox", "bob", "--peek")["messages"], "the question is there")[0]
+        home.kill()
+        home.start()
+        home.meshctl("reply", asked["id"], "still here", "--from", "bob")
+        assert asking.end()[:2] == (0, "still here\n")
+    assert [m["id"] for m in home.json("inbox", "bob")["messages"]] == [asked["id"]]
+
+
+def test_a_reply_to_a_plain_message_goes_to_its_sender_with_a_reference(mesh: Home, name: str, peer: str) -> None:
+    mesh.meshctl("register", peer)
+    sent = mesh.meshctl("send", name, "hello", "--from", peer).split()[1]
+    mesh.meshctl("inbox", name)
+    mesh.meshctl("reply", sent, "hello yourself")  # who received it is known
+    (answer,) = mesh.json("inbox", peer)["messages"]
+    assert (answer["from"], answer["text"], answer["re"]) == (name, "hello yourself", sent)
+
+
+@pytest.mark.parametrize(
+    "where", ["0" * 32, "mesh:reply:zz", "mesh:reply:", "mesh:to_bob", "other:reply:" + "0" * 32, "", "mesh:group"]
+)
+def test_a_reply_goes_nowhere_but_to_a_reply_key_or_a_message(mesh: Home, where: str) -> None:
+    done = mesh.run("reply", where, "hello")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("no message of that id was received here\n  next: WHERE is mesh:reply:<nonce>")
+
+
+def test_an_ack_is_a_private_message_and_settles_what_the_peer_owed(mesh: Home, name: str, peer: str) -> None:
+    for agent in (name, peer):
+        mesh.meshctl("register", agent)
+    for k in range(2):
+        mesh.meshctl("send", peer, f"q{k}", "--from", name, "-e")
+    done = mesh.run("ack", peer, "got it", "--from", name)
+    assert re.fullmatch(r"sent [0-9a-f]{32}\n", done.stdout)
+    assert done.stderr == "settled 2 pending entries\n"
+    assert mesh.meshctl("pending", name) == "(no pending entries)\n"
+    assert mesh.meshctl("inbox", peer).splitlines()[-1] == f"[DIRECT from {name}] ACK: got it"

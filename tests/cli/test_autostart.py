@@ -1,0 +1,177 @@
+"""The daemon is there when it is needed: started once, detached, again after a kill, and never unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import running
+from tests.helper import Home, wait_until
+
+MESHCTL = [sys.executable, "-m", "meshctl"]
+
+
+def pid_of(home: Home) -> int:
+    """The daemon's pid, from its lock."""
+    return int(Path(home.socket + ".lock").read_text())
+
+
+def kill(home: Home) -> int:
+    """kill -9 of whatever daemon runs. Returns its pid once it is gone."""
+    pid = pid_of(home)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}/exe"), "the daemon is gone")
+    return pid
+
+
+def test_the_first_command_that_needs_the_daemon_starts_it(home: Home) -> None:
+    assert home.meshctl("who") == "(no agents registered)\n"
+    assert home.json("status")["pid"] == pid_of(home)
+
+
+def test_the_daemon_has_a_session_of_its_own_and_no_terminal(home: Home) -> None:
+    """The client's shell is hung up, its whole group gets SIGHUP, its output is closed: the daemon lives."""
+    script = 'trap "" TERM; "$@"; kill -HUP 0'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *MESHCTL, "up"],
+        env=home.env,
+        capture_output=True,
+        timeout=30,
+        start_new_session=True,
+    )
+    assert done.returncode == -signal.SIGHUP
+    pid = pid_of(home)
+    assert os.getsid(pid) == pid
+    tty = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4])
+    assert tty == 0
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
+    assert home.json("status")["pid"] == pid
+
+
+def test_a_folder_of_the_daemons_name_where_the_user_stands_is_not_run(home: Home, tmp_path: Path) -> None:
+    package = tmp_path / "meshd"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    bin_dir = os.path.dirname(sys.executable)
+    done = subprocess.run([f"{bin_dir}/meshctl", "up"], env=home.env, cwd=tmp_path, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_eight_at_once_start_one_daemon(home: Home) -> None:
+    clients = [home.begin("register", f"a{k}") for k in range(8)]
+    said = [client.communicate(timeout=30) for client in clients]
+    assert [(c.returncode, out) for c, (out, _) in zip(clients, said, strict=True)] == [
+        (0, f"registered a{k}\n") for k in range(8)
+    ], said
+    assert len(home.json("status")["agents"]) == 8
+    assert (home.state / "meshd.log").read_text().count("listens on") == 1
+
+
+@pytest.mark.parametrize("command", [("register", "bob"), ("send", "bob", "hi"), ("listen", "bob"), ("who",)])
+def test_no_autostart_forbids_it(lone: Home, command: tuple[str, ...]) -> None:
+    done = lone.run(*command, AGENT_MESH_NO_AUTOSTART="1")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == f"meshd is not running: nothing listens on {lone.socket}\n  next: meshctl up\n"
+    assert not os.path.exists(lone.socket)
+    assert not lone.state.exists()
+
+
+def test_no_autostart_holds_in_mid_command_too(home: Home) -> None:
+    home.start()
+    with running(home, "listen", "bob", AGENT_MESH_NO_AUTOSTART="1") as listening:
+        wait_until(lambda: "bob" in home.meshctl("status"), "it listens")
+        home.kill()
+        code, out, err = listening.end()
+    assert (code, out) == (4, "")
+    assert err.startswith("meshd went away before it answered: nothing listens on ")
+    assert home.run("status").returncode == 3
+
+
+def test_a_killed_daemon_leaves_a_socket_that_the_next_start_handles(home: Home) -> None:
+    home.meshctl("register", "bob")
+    old = kill(home)
+    assert os.path.exists(home.socket)
+    assert home.run("status").returncode == 3
+    home.meshctl("send", "bob", "hello", "--from", "alice")
+    assert home.meshctl("inbox", "bob") == "[DIRECT from alice] hello\n"
+    assert pid_of(home) != old
+
+
+def test_the_embedded_store_outlives_a_killed_daemon_and_is_found_again(lone: Home) -> None:
+    lone.meshctl("send", "bob", "hello", "--from", "alice")
+    store = lone.json("status")["store"]["pid"]
+    kill(lone)
+    assert lone.meshctl("inbox", "bob") == "[DIRECT from alice] hello\n"
+    assert lone.json("status")["store"]["pid"] == store
+
+
+def test_a_listen_survives_the_daemon_and_hears_what_comes_after(home: Home) -> None:
+    home.meshctl("register", "bob")
+    with running(home, "listen", "bob", "--timeout", "30") as listening:
+        wait_until(lambda: home.json("status")["agents"][0]["sessions"], "it is attached")
+        old = kill(home)
+        wait_until(lambda: pid_of(home) != old, "the client has started the next one")
+        home.meshctl("send", "bob", "hello", "--from", "alice")
+        assert listening.end()[:2] == (0, "[DIRECT from alice] hello\n")
+
+
+def test_sends_while_the_daemon_is_killed_again_and_again_arrive_once_each(home: Home) -> None:
+    """Each client repeats its call at the next daemon under the same id. Every one ends with `sent`."""
+    home.meshctl("register", "bob")
+    stop = threading.Event()
+    kills = 0
+
+    def killer() -> None:
+        nonlocal kills
+        while not stop.wait(0.15):
+            try:
+                os.kill(pid_of(home), signal.SIGKILL)
+                kills += 1
+            except (OSError, ValueError):  # none at the moment
+                pass
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    sent: set[str] = set()
+    unknown: set[str] = set()
+    try:
+        for k in range(12):
+            done = home.run("send", "bob", f"m{k}", "--from", "alice", "--id", f"id{k}")
+            # A client that met three daemons and saw them all killed says that it does not know.
+            (sent if done.returncode == 0 else unknown).add(f"m{k}")
+            assert done.returncode in (0, 3, 4), done
+    finally:
+        stop.set()
+        thread.join()
+    for k in range(12):
+        if f"m{k}" in unknown:
+            home.meshctl("send", "bob", f"m{k}", "--from", "alice", "--id", f"id{k}")
+    wait_until(lambda: len(home.json("inbox", "bob", "--peek")["messages"]) >= 12, "all are there")
+    received = [message["text"] for message in home.json("inbox", "bob")["messages"]]
+    assert sorted(received) == sorted(f"m{k}" for k in range(12))
+    assert kills > 0
+    assert sent
+
+
+def test_down_ends_waiting_clients_and_none_of_them_starts_the_daemon_again(home: Home) -> None:
+    home.start()
+    commands = [("monitor", "bob"), ("listen", "carol"), ("watch", "dave"), ("events", "-f"), ("request", "x", "?")]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(running(home, *command)) for command in commands]
+        clients[3].line()
+        wait_until(lambda: sum(s["sessions"] for s in home.json("status")["agents"]) == 3, "all are attached")
+        home.meshctl("down")
+        for client in clients:
+            code, _, err = client.end()
+            assert code == 4
+            assert err.endswith("the daemon was stopped before this was answered\n  next: meshctl status\n")
+    assert home.run("status").returncode == 3
+    assert not os.path.exists(home.socket)

@@ -1,0 +1,288 @@
+"""The scripts of the store against plain models of them: the rate gate, the send, and the lease of a name."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshd.core.names import Keys
+from meshd.core.wire import DEDUPE_TTL, GATE_WINDOW, MAXLEN
+from meshd.store.commands import SCRIPTS
+from tests.helper import Store
+
+examples = itertools.count()
+names = st.sampled_from(["alice", "bob"])
+targets = st.sampled_from(["carol", "*"])
+KEPT = ("group", "gate:audit", "presence")  # and the streams to_*: all others expire
+
+
+def run(client: redis.Redis, script: str, keys: list[str], args: list[Any]) -> Any:
+    return client.eval(SCRIPTS[script].source.decode(), len(keys), *keys, *args)
+
+
+def assert_all_expires(client: redis.Redis, keys: Keys) -> None:
+    """Every key of the prefix has a time to live, but those that the contract names."""
+    for key in client.scan_iter(f"{keys.prefix}:*", 1000):
+        short = key.decode().removeprefix(f"{keys.prefix}:")
+        if short not in KEPT and not short.startswith("to_"):
+            assert client.pttl(key) > 0, key
+
+
+class Sends:
+    """send.lua, with a model beside it: a fixed window per sender and target, and one entry an id."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, limit: int, enforce: bool, incarnation: str = "5e") -> None:
+        self.client, self.keys, self.limit, self.enforce = client, keys, limit, enforce
+        self.incarnation = incarnation
+        self.rate: Counter[tuple[str, str]] = Counter()
+        self.entry: dict[str, bytes] = {}  # id -> entry id, as long as it is remembered
+        self.private: dict[str, list[str]] = {}
+        self.group: list[tuple[str, str]] = []
+        self.audit: list[tuple[str, str, str, str]] = []
+        self.count: Counter[tuple[str, str]] = Counter()
+
+    def send(self, message_id: str, sender: str, target: str, private: bool, gated: bool) -> None:
+        """Send, and compare all that the script says with the model."""
+        verdict, entry, n, held, rate, left = self._call(message_id, sender, target, private, gated)
+        assert held == 0
+        if message_id in self.entry:
+            assert (verdict, entry, n) == (b"again", self.entry[message_id], 0)
+            return
+        pair = (sender, target)
+        over = False
+        if gated:
+            self.rate[pair] += 1
+            over = self.rate[pair] > self.limit
+            said = "allow" if not over else "deny" if self.enforce else "observe"
+            self.audit.append((sender, target, str(self.rate[pair]), said))
+            assert rate == self.rate[pair]
+            assert 0 < left <= GATE_WINDOW
+        if over and self.enforce:
+            assert (verdict, entry, n) == (b"denied", b"", 0)
+            return
+        self.count[pair] += 1
+        assert (verdict, n) == (b"sent", self.count[pair])
+        self.entry[message_id] = entry
+        if target != "*":
+            self.private.setdefault(target, []).append(message_id)
+        if target == "*" or not private:
+            self.group.append((message_id, target))
+
+    def _call(self, message_id: str, sender: str, target: str, private: bool, gated: bool, floor: int = 0) -> Any:
+        keys, broadcast = self.keys, target == "*"
+        script_keys = [
+            keys.group if broadcast else keys.inbox(target),
+            keys.group,
+            keys.dedupe(message_id),
+            keys.rate(sender, target),
+            keys.audit,
+            keys.count(self.incarnation, sender, target),
+            keys.registry(target),
+            keys.lease(target),
+        ]
+        copy = 0 if private or broadcast else 1
+        limit = self.limit if gated else 0
+        args = [message_id, limit, GATE_WINDOW, int(self.enforce), MAXLEN, DEDUPE_TTL, floor, copy]
+        text = "text " * 100
+        return run(
+            self.client,
+            "send",
+            script_keys,
+            [*args, sender, target, text, "1.5", self.incarnation, text[:200], "re", "x"],
+        )
+
+    def check(self) -> None:
+        """What stands in the store is what the model says."""
+        for target, ids in self.private.items():
+            assert self._fields(self.keys.inbox(target), "id") == [(i,) for i in ids]
+        assert self._fields(self.keys.group, "id", "to") == self.group
+        assert self._fields(self.keys.audit, "from", "to", "rate", "verdict") == self.audit
+        assert all(
+            found == ("x",)
+            for stream in (*map(self.keys.inbox, self.private), self.keys.group)
+            for found in self._fields(stream, "re")
+        )
+        assert all(len(text) == 200 for (text,) in self._fields(self.keys.audit, "msg"))
+        assert_all_expires(self.client, self.keys)
+
+    def _fields(self, stream: str, *wanted: str) -> list[tuple[str, ...]]:
+        rows: Any = self.client.xrange(stream)
+        return [tuple(found[name.encode()].decode() for name in wanted) for _, found in rows]
+
+
+steps = st.one_of(
+    st.tuples(st.just("send"), names, targets, st.booleans(), st.sampled_from([True, True, True, False])),
+    st.tuples(st.just("repeat"), st.integers(0, 50)),
+    st.tuples(st.just("window ends"), names, targets),
+    st.tuples(st.just("id forgotten"), st.integers(0, 50)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=st.lists(steps, max_size=25), limit=st.integers(1, 4), enforce=st.booleans())
+def test_sends_and_their_gate(server: Store, history: list[tuple[Any, ...]], limit: int, enforce: bool) -> None:
+    """Verdicts, entries, copies, counts and audit are those of the model; a repeated send is the first one's entry."""
+    with server.client() as client:
+        keys = Keys(f"gate{next(examples)}")
+        sends = Sends(client, keys, limit, enforce)
+        calls: list[tuple[Any, ...]] = []
+        for what, *rest in history:
+            if what == "send":
+                calls.append((f"m{len(calls)}", *rest))
+                sends.send(*calls[-1])
+            elif what == "repeat" and calls:  # the caller died, or did not learn the outcome
+                sends.send(*calls[rest[0] % len(calls)])
+            elif what == "window ends":
+                client.delete(keys.rate(rest[0], rest[1]))
+                sends.rate.pop((rest[0], rest[1]), None)
+            elif what == "id forgotten" and calls:
+                forgotten = calls[rest[0] % len(calls)][0]
+                client.delete(keys.dedupe(forgotten))
+                sends.entry.pop(forgotten, None)
+        sends.check()
+
+
+def test_the_window_is_fixed(server: Store, prefix: str) -> None:
+    """It ends when its first send says, however many follow."""
+    with server.client() as client:
+        sends = Sends(client, Keys(prefix), 2, enforce=True)
+        sends.send("a", "alice", "bob", private=True, gated=True)
+        client.pexpire(sends.keys.rate("alice", "bob"), 4000)
+        for message_id in ("b", "c", "d"):
+            sends.send(message_id, "alice", "bob", private=True, gated=True)
+            assert 0 < client.pttl(sends.keys.rate("alice", "bob")) <= 4000
+
+
+def test_a_rate_key_without_an_end_gets_one(server: Store, prefix: str) -> None:
+    """A 0.1 program that died between its two commands must not close the gate for ever."""
+    with server.client() as client:
+        sends = Sends(client, Keys(prefix), 5, enforce=True)
+        client.set(sends.keys.rate("alice", "bob"), 2)
+        sends.rate["alice", "bob"] = 2
+        sends.send("a", "alice", "bob", private=True, gated=True)
+        assert 0 < client.ttl(sends.keys.rate("alice", "bob")) <= GATE_WINDOW
+
+
+def test_counts_go_on_after_a_store_that_went_back(server: Store, prefix: str) -> None:
+    """From what the sender knows: the gap is what the receiver sees."""
+    with server.client() as client:
+        sends = Sends(client, Keys(prefix), 5, enforce=False)
+        assert sends._call("a", "alice", "bob", True, True)[2] == 1
+        client.delete(sends.keys.count("5e", "alice", "bob"))
+        assert sends._call("b", "alice", "bob", True, True, floor=7)[2] == 8
+        assert sends._call("c", "alice", "bob", True, True, floor=7)[2] == 9
+
+
+def test_a_broken_group_or_audit_does_not_break_a_send(server: Store, prefix: str) -> None:
+    """A key of the wrong type takes no copy; the message is there, once."""
+    with server.client() as client:
+        sends = Sends(client, Keys(prefix), 5, enforce=False)
+        client.set(sends.keys.group, "x")
+        client.set(sends.keys.audit, "x")
+        assert sends._call("a", "alice", "bob", False, True)[0] == b"sent"
+        assert sends._call("a", "alice", "bob", False, True)[0] == b"again"
+        assert client.xlen(sends.keys.inbox("bob")) == 1
+
+
+def test_a_send_says_whether_somebody_holds_the_name(server: Store, prefix: str) -> None:
+    """By our lease, or by a 0.1 program's registry entry."""
+    with server.client() as client:
+        sends = Sends(client, Keys(prefix), 5, enforce=False)
+        for k, key in enumerate([sends.keys.lease("bob"), sends.keys.registry("bob")]):
+            client.set(key, "x", ex=180)
+            assert sends._call(f"m{k}", "alice", "bob", True, True)[3] == 1
+            client.delete(key)
+        assert sends._call("m9", "alice", "bob", True, True)[3] == 0
+
+
+def test_an_answer_expires(server: Store, prefix: str) -> None:
+    """A reply that nobody fetches is gone with its key."""
+    with server.client() as client:
+        keys = Keys(prefix)
+        run(client, "answer", [keys.reply("0" * 32)], [600, "from", "bob", "reply", "yes", "ts", "1"])
+        ((_, found),) = client.xrange(keys.reply("0" * 32))
+        assert found == {b"from": b"bob", b"reply": b"yes", b"ts": b"1"}
+        assert_all_expires(client, keys)
+
+
+# --- the lease ---
+
+LEASE_TTL = 180
+daemons = st.sampled_from(["one", "two", "three"])
+lease_steps = st.one_of(
+    st.tuples(st.just("host"), daemons, st.booleans(), st.booleans()),
+    st.tuples(st.just("renew"), daemons, st.booleans()),
+    st.tuples(st.just("release"), daemons),
+    st.tuples(st.just("expire")),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(lease_steps, max_size=25))
+def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) -> None:
+    """Held until it is released, expires or is taken over; whoever is not the holder is told who is."""
+    with server.client() as client:
+        keys = Keys(f"lease{next(examples)}")
+        lease_keys = [keys.lease("bob"), keys.registry("bob"), keys.presence]
+        host_keys = [*lease_keys, keys.read("bob"), keys.group, keys.inbox("bob")]
+        client.set(keys.read("bob"), "place", ex=60)
+        group_last: Any = client.xadd(keys.group, {"from": "x"})
+        holder: str | None = None
+        registered = b""
+        told = 0
+        for what, *rest in history:
+            if what == "expire":
+                client.delete(keys.lease("bob"), keys.registry("bob"))
+                holder, registered = None, b""
+                continue
+            daemon = rest[0]
+            free = holder is None or holder == daemon
+            if what == "host":
+                _, takeover, hidden = rest
+                entry = "" if hidden else f"entry of {daemon}"
+                args = [daemon, LEASE_TTL, entry, "bob", 1000, int(takeover), "0" * 32]
+                reply = run(client, "host", host_keys, args)
+                if free or takeover:
+                    previous = b"" if free else (holder or "").encode()
+                    assert reply == [1, b"place", group_last, previous]
+                    told += not free
+                    holder, registered = daemon, entry.encode() or registered
+                else:
+                    assert reply == [0, (holder or "").encode(), registered]
+            else:
+                hidden = what == "renew" and rest[1]
+                entry = "" if hidden else f"entry of {daemon}"
+                ttl = LEASE_TTL if what == "renew" else 0
+                said = run(client, "renew", lease_keys, [daemon, ttl, entry, "bob", 1000])
+                assert said == (b"" if free else (holder or "").encode())
+                if free and what == "renew":
+                    holder, registered = daemon, entry.encode() or registered
+                elif free:
+                    holder, registered = None, b""
+            assert client.get(keys.lease("bob")) == (holder.encode() if holder else None)
+            assert (client.get(keys.registry("bob")) or b"") == registered
+            assert_all_expires(client, keys)
+        # A takeover is told to the holder by a ping that 0.1 programs understand, and by nothing else.
+        pings: Any = client.xrange(keys.inbox("bob"))
+        assert len(pings) == told
+        for _, found in pings:
+            assert (found[b"from"], found[b"msg_type"], found[b"nonce"]) == (b"bob", b"ping", b"0" * 32)
+
+
+def test_a_lease_is_renewed_to_its_full_time(server: Store, prefix: str) -> None:
+    """And the presence index says until when, and keeps a name that was given up."""
+    with server.client() as client:
+        keys = Keys(prefix)
+        lease_keys = [keys.lease("bob"), keys.registry("bob"), keys.presence]
+        run(client, "renew", lease_keys, ["one", LEASE_TTL, "entry", "bob", 1000])
+        client.expire(keys.lease("bob"), 5)
+        run(client, "renew", lease_keys, ["one", LEASE_TTL, "entry", "bob", 1040])
+        assert client.ttl(keys.lease("bob")) > 170
+        assert client.zscore(keys.presence, "bob") == 1040 + LEASE_TTL
+        run(client, "renew", lease_keys, ["one", 0, "", "bob", 1050])
+        assert client.zscore(keys.presence, "bob") == 1050

@@ -1,0 +1,199 @@
+"""Who may import whom, with the reason of each rule; and what a client's process must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helper import Home
+
+ROOT = Path(__file__).parent.parent / "meshd"
+
+# Each room of the house and its floor: a room imports from its own floor's room and from lower floors only.
+FLOORS: dict[str, int] = {
+    "errors": 0,
+    "paths": 0,
+    "core": 1,
+    "settings": 2,
+    "disk": 2,
+    "events": 2,
+    "store": 3,
+    "outbox": 4,
+    "runner": 5,
+    "group": 6,
+    "presence": 6,
+    "service": 6,
+    "supervisor": 7,
+    "commands": 8,
+    "control": 9,
+    "mcp": 9,
+    "__main__": 10,
+}
+WHY_DOWN = (
+    "imports go down only (control, mcp → supervisor → runner → store, disk → core): "
+    "what decides must be testable without what executes, and a circle can be taken apart by nobody"
+)
+WHY_CORE = (
+    "core decides and does no I/O: time comes in as an argument and effects go out as values, "
+    "so that any history can be replayed in a test without a store, a clock or a disk"
+)
+WHY_STORE = "store is the only room that imports redis: so there is one place for its retries, timeouts and errors"
+WHY_PATHS = "every meshctl imports meshd.paths and pays for what it loads: the standard library's os and sys only"
+
+NO_IO = {
+    "asyncio", "redis", "socket", "ssl", "select", "selectors", "subprocess", "threading", "multiprocessing", "os",
+    "io", "pathlib", "shutil", "tempfile", "signal", "logging", "time", "datetime", "fcntl", "mmap", "sqlite3",
+    "urllib", "http", "concurrent", "platformdirs", "importlib", "sys", "glob", "builtins",
+}  # fmt: skip
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The folder below meshd, or the module's own name."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, everywhere: bool = True) -> Iterator[tuple[int, str]]:
+    """Line and full name of each import; those inside functions and `if TYPE_CHECKING` too, if `everywhere`."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides which room it reaches into"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def broken(rule: str, where: list[str]) -> str:
+    return "\n".join([*where, f"reason of the rule: {rule}"])
+
+
+def test_every_module_has_its_floor() -> None:
+    """A new folder or module must be given its place here, or nothing is checked for it."""
+    assert {room(path) for path in modules()} - {"__init__"} <= set(FLOORS)
+
+
+def test_imports_go_down_only() -> None:
+    wrong = []
+    for path in modules():
+        here = room(path)
+        for line, name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "meshd" and len(parts) > 1 and parts[1] in FLOORS and here in FLOORS:
+                there = parts[1]
+                if there != here and FLOORS[there] >= FLOORS[here]:
+                    wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {there}")
+            elif parts[0] in ("meshctl", "tests"):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: the daemon imports {parts[0]}")
+    assert not wrong, broken(WHY_DOWN, wrong)
+
+
+def test_core_does_no_io() -> None:
+    wrong = []
+    for path in modules():
+        if room(path) != "core":
+            continue
+        for line, name in imports(path):
+            if name.split(".")[0] in NO_IO or (
+                name.startswith("meshd.") and name.split(".")[1] not in ("core", "errors")
+            ):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: imports {name}")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("open", "print"):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: calls {node.func.id}()")
+            if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: reads the environment")
+    assert not wrong, broken(WHY_CORE, wrong)
+
+
+def test_only_the_store_s_room_imports_redis() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: imports {name}"
+        for path in modules()
+        for line, name in imports(path)
+        if name.split(".")[0] in ("redis", "hiredis") and room(path) != "store"
+    ]
+    assert not wrong, broken(WHY_STORE, wrong)
+
+
+def test_paths_costs_nothing() -> None:
+    loaded = {name.split(".")[0] for _, name in imports(ROOT / "paths.py", everywhere=False)}
+    assert loaded <= {"os", "sys"}, broken(WHY_PATHS, sorted(loaded))
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("import asyncio", test_core_does_no_io),
+        ("from os import environ", test_core_does_no_io),
+        ("from meshd.store.link import Link", test_core_does_no_io),
+        ("def f():\n    import redis", test_only_the_store_s_room_imports_redis),
+        ("from meshd.runner import Agent", test_imports_go_down_only),
+        ("from meshd import runner", test_imports_go_down_only),
+    ],
+)
+def test_a_broken_rule_is_found_and_fails_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, rule: object
+) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "bad.py").write_text(source)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert callable(rule)
+    with pytest.raises(AssertionError, match="reason of the rule"):
+        rule()
+
+
+# --- the client's fast path ---
+
+WHY_FAST = (
+    "a call of meshctl must cost what starting an interpreter costs: each of these modules is worth "
+    "milliseconds in every call; what needs them belongs into the daemon, or into meshctl.local"
+)
+HEAVY = {
+    "asyncio", "msgspec", "redis", "json", "re", "argparse", "socket", "typing", "subprocess", "contextlib", "pathlib",
+    "enum", "selectors", "logging", "platformdirs", "tempfile", "functools", "collections", "dataclasses", "hashlib",
+}  # fmt: skip
+OURS = {"_json", "_socket", "meshctl", "meshctl.__main__", "meshd", "meshd.paths"}
+CALL = """
+import sys
+result = sys.argv[1]
+sys.argv[1:] = {arguments!r}
+from meshctl.__main__ import main
+code = main()
+open(result, "w").write("\\n".join(sys.modules))
+raise SystemExit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["send", "bob", "hi", "--from", "alice"], ["inbox", "bob"], ["who", "--json"], ["inbox", "no such name"]],
+    ids=["send", "inbox", "who", "usage error"],
+)
+def test_a_call_of_the_client_loads_nothing_that_costs(home: Home, arguments: list[str]) -> None:
+    """Against a daemon that runs: only two C modules and our own three files, beyond what `site` has loaded."""
+    home.start()
+    bare = modules_of(home, "import sys; open(sys.argv[1], 'w').write('\\n'.join(sys.modules))", 0)
+    loaded = modules_of(home, CALL.format(arguments=arguments), 2 if "no such name" in arguments else 0) - bare
+    costly = sorted(HEAVY & {name.split(".")[0] for name in loaded})
+    assert not costly, broken(WHY_FAST, costly)
+    assert loaded <= OURS, broken(WHY_FAST, sorted(loaded - OURS))
+
+
+def modules_of(home: Home, code: str, expected: int) -> set[str]:
+    """All modules that are loaded after this code has run, which writes them into the file that it is given."""
+    result = home.path / "modules"
+    env = {k: v for k, v in home.env.items() if not k.startswith(("PYTHON", "COV"))}
+    command = [sys.executable, "-c", code, str(result)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == expected, done.stdout + done.stderr
+    return set(result.read_text().split("\n"))
