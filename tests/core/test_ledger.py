@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from meshd.core.agent import AgentCore
 from meshd.core.ledger import MAX_PINGS, Escalate, Reping, derived_id, entry_for
 from meshd.core.message import PREVIEW, decode
-from meshd.core.records import Entry, Sent
+from meshd.core.records import Entry, Pinged, Sent
 from tests.core.model import KEYS, LIMIT, Fields, Machine, fields, fold, state
 
 # From SPEC.md, section 5: after each re-ping this long until the next step, the last of which escalates.
@@ -244,8 +244,8 @@ def test_ids_of_re_pings_are_distinct_and_always_the_same() -> None:
     assert derived_id("a", 1) == "042a5f2e7634c4c80a75691b6b89dfe4"
 
 
-@pytest.mark.parametrize("record", [Sent(id="never opened", now=1.0)])
-def test_news_of_an_unknown_entry_is_ignored(record: Sent) -> None:
+@pytest.mark.parametrize("record", [Sent(id="never opened", now=1.0), Pinged(id="never opened", k=1, now=1.0)])
+def test_news_of_an_unknown_entry_is_ignored(record: Sent | Pinged) -> None:
     """It may have been settled while the answer was on its way."""
     core = AgentCore("alice", KEYS)
     core.apply(record)
@@ -278,6 +278,7 @@ def test_a_peer_that_writes_while_the_escalation_is_on_its_way_has_responded() -
     alice.execute(lambda: alice.core.receive([plain], "1-0", now))
     alice.execute(lambda: alice.core.mark_sent("m", now))
     assert {i: e.state for i, e in alice.core.ledger.entries.items()} == {"m": "responded"}
+    alice.core.apply(Pinged(id="m", k=5, now=now))
     assert alice.core.next_due() is None
     assert alice.core.ledger.unsent() == []
 

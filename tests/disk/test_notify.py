@@ -222,3 +222,13 @@ def test_a_large_log_is_read_in_pieces(tmp_path: Path) -> None:
         assert set(lines) == {line}
         got += len(lines)
     assert got == number
+
+
+def test_a_large_log_that_was_rotated_is_read_to_its_end_before_the_next(tmp_path: Path) -> None:
+    line = "x" * 99
+    (tmp_path / "log.1").write_text(f"{line}\n" * (MAX_READ // 100 + 500))
+    (tmp_path / "log").write_text("last\n")
+    reader, got = cursor(tmp_path), list[str]()
+    while lines := reader.read():
+        got += lines
+    assert got == [line] * (MAX_READ // 100 + 500) + ["last"]
