@@ -145,6 +145,9 @@ def from_url(url: str, prefix: str) -> Endpoint:
             cls = options.pop("connection_class", Connection)
             if scheme == "unix" and not options.get("path"):
                 raise ValueError("no path")
+            database = urlsplit(url).path.strip("/")
+            if scheme != "unix" and database and not database.isdecimal():
+                raise ValueError("the database is not a number")  # redis-py would take number 0 without a word
             return Direct(shown, cls, options)
         if scheme in _GROUPS:
             return _GROUPS[scheme](url, shown, prefix)

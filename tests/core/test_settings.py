@@ -147,6 +147,7 @@ def test_a_url_file_of_no_use_is_named(tmp_path: Path, content: bytes | None) ->
         "redis://[hunter2@host",
         "rediss://user:hunter2@host?socket_timeout=hunter2",
         "unix://user:hunter2@?db=x",
+        "redis://user:hunter2@host/notanumber",
         "redis+sentinel://user:hunter2@host:26379",
         "redis+sentinel://user:hunter2@host:x/service",
         "redis+sentinel://user:hunter2@host/service/db",
