@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from meshctl.__main__ import connect
+from meshctl.client import connect
 from meshd import paths
 from meshd.disk.files import private_dir
 from meshd.errors import ConfigError, MeshError

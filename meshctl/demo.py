@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from meshctl.__main__ import complain, write
+from meshctl.client import complain, write
 
 TIMEOUT = 60
 

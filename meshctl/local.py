@@ -6,13 +6,12 @@ Imported only when it is needed: it loads the daemon's own command table.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections import deque
 from typing import Any
 
-from meshctl.__main__ import connect, exchange, make_request, write
+from meshctl.client import connect, exchange, make_request, write
 from meshd import __version__, paths
 from meshd.commands.base import Printed
 from meshd.control import cli
@@ -80,18 +79,14 @@ def _down(parsed: cli.Parsed) -> int:
     connection = connect()
     if connection is None:
         return _print(Printed(cli.encode({"running": False}) if parsed.json else "", "meshd is not running\n"))
-    os.dup2(connection.fileno(), fd := os.dup(connection.fileno()))
-    client = socket.socket(fileno=fd)
-    client.settimeout(DOWN_TIMEOUT)
+    connection.settimeout(DOWN_TIMEOUT)
     try:
-        client.sendall(b'{"jsonrpc":"2.0","id":1,"method":"shutdown"}\n')
-        answer = b""
-        while data := client.recv(1 << 16):
-            answer += data
+        connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"shutdown"}\n')
+        while connection.recv(1 << 16):
+            pass
     except OSError as error:
         raise TimedOut(f"meshd did not stop within {DOWN_TIMEOUT:g} s: {error}", "meshctl logs") from None
     finally:
-        client.close()
         connection.close()
     return _print(Printed(cli.encode({"running": False}) if parsed.json else "meshd stopped\n"))
 

@@ -48,3 +48,31 @@ def lone(tmp_path: Path) -> Iterator[Home]:
     """A user with no configuration at all: the daemon brings its own store."""
     with a_home(tmp_path / "lone") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def mesh_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The store of `mesh`."""
+    store = Store(program("valkey"), tmp_path_factory.mktemp("mesh-store"))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
+def mesh(tmp_path_factory: pytest.TempPathFactory, mesh_store: Store) -> Iterator[Home]:
+    """A running daemon that tests of the client and the socket share. They leave it running, and use names of their own."""
+    with a_home(tmp_path_factory.mktemp("mesh") / "home", mesh_store.url) as home:
+        home.start()
+        yield home
+
+
+@pytest.fixture
+def name() -> str:
+    """An agent's name that no other test uses."""
+    return f"a{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def peer() -> str:
+    """A second such name."""
+    return f"p{secrets.token_hex(4)}"

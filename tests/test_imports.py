@@ -162,7 +162,7 @@ HEAVY = {
     "asyncio", "msgspec", "redis", "json", "re", "argparse", "socket", "typing", "subprocess", "contextlib", "pathlib",
     "enum", "selectors", "logging", "platformdirs", "tempfile", "functools", "collections", "dataclasses", "hashlib",
 }  # fmt: skip
-OURS = {"_json", "_socket", "meshctl", "meshctl.__main__", "meshd", "meshd.paths"}
+OURS = {"_json", "_socket", "meshctl", "meshctl.__main__", "meshctl.client", "meshd", "meshd.paths"}
 CALL = """
 import sys
 result = sys.argv[1]

@@ -59,8 +59,7 @@ class Connection(asyncio.Protocol):
         self._notify = notify
         self._partial = bytearray()
         self._lines: deque[bytes] = deque()
-        self._calls: dict[Id, asyncio.Task[None]] = {}
-        self._running = 0
+        self._calls: dict[asyncio.Task[None], Id | msgspec.UnsetType] = {}
         self._out: list[bytes] = []
         self._writable = True
         self._reading = True
@@ -107,7 +106,7 @@ class Connection(asyncio.Protocol):
         # Half-closed: what was asked is answered, then the connection ends. A client that has gone altogether
         # waits for nothing: its calls end, and with them what they hold.
         self._eof = True
-        if self._has_gone() or (not self._running and not self._lines):
+        if self._has_gone() or (not self._calls and not self._lines):
             self._flush()  # the loop may tell of the end before it has written the last answers
             return False
         self._watch_half_closed()
@@ -126,7 +125,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable = False
-        for task in list(self._calls.values()):
+        for task in list(self._calls):
             task.cancel()
         # The kernel says "reset" when the client went with unread bytes in its queue.
         for callback in self.closed:
@@ -149,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Start what was asked, as far as the limits allow."""
-        while self._lines and self._writable and self._running < MAX_CALLS:
+        while self._lines and self._writable and len(self._calls) < MAX_CALLS:
             line = self._lines.popleft()
             if len(line) > MAX_LINE:
                 self._check_length(len(line))
@@ -160,7 +159,7 @@ class Connection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Read from the client only while there is room for what it asks."""
-        room = self._writable and self._running < MAX_CALLS
+        room = self._writable and len(self._calls) < MAX_CALLS
         if room != self._reading and not self.transport.is_closing():
             self._reading = room
             if room:
@@ -182,9 +181,7 @@ class Connection(asyncio.Protocol):
         if request.id is msgspec.UNSET and self._notify(self, request):
             return
         task = asyncio.get_running_loop().create_task(self._run(request))
-        self._running += 1
-        key = id(task) if request.id is msgspec.UNSET else request.id
-        self._calls[key] = task
+        self._calls[task] = request.id
 
     async def _run(self, request: Request) -> None:
         answered = request.id is not msgspec.UNSET
@@ -203,31 +200,32 @@ class Connection(asyncio.Protocol):
             if answered:
                 self._fail(request.id, -32603, "internal error; see the daemon's log", "meshctl logs")
         finally:
-            self._running -= 1
             task = asyncio.current_task()
-            key = id(task) if request.id is msgspec.UNSET else request.id
-            if self._calls.get(key) is task:
-                del self._calls[key]
+            assert task is not None
+            del self._calls[task]
             self._pump()
-            if self._eof and not self._running and not self._lines:
+            if self._eof and not self._calls and not self._lines:
                 self.close()
 
     @property
     def running(self) -> int:
         """How many calls are not answered yet."""
-        return self._running
+        return len(self._calls)
 
     def stop(self, error: MeshError) -> None:
         """Answer every running call with this error, and close."""
-        for request_id, task in list(self._calls.items()):
+        for task, request_id in list(self._calls.items()):
             task.cancel()
-            self.send({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
+            if request_id is not msgspec.UNSET:
+                self.send({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
         self.close()
 
     def cancel(self, request_id: Id) -> bool:
-        """Cancel a running call. False if there is none of that id."""
-        task = self._calls.get(request_id)
-        return task is not None and task.cancel()
+        """Cancel the running calls of that id. False if there is none."""
+        found = [task for task, known in self._calls.items() if known == request_id]
+        for task in found:
+            task.cancel()
+        return bool(found)
 
     # --- writing ---
 

@@ -9,38 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import fcntl
 import os
-import secrets
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 
 from meshd import __version__
-from meshd.commands.base import Call, Command, Handover, Params, Printed, Result
+from meshd.commands.base import Params
 from meshd.commands.daemon import EventsParams, events
 from meshd.commands.table import COMMANDS
-from meshd.control import cli
+from meshd.control.calls import CliCall, RpcCall
+from meshd.control.client import Client
 from meshd.control.connection import Connection, Request
 from meshd.core.names import is_name, is_nonce
-from meshd.errors import Full, MeshError, MethodNotFound, Stopping, UsageError
+from meshd.errors import MethodNotFound, Stopping, UsageError
 from meshd.supervisor import Supervisor
 
 T = TypeVar("T", bound=Params)
 
 PROTOCOL = {"min": 1, "max": 1}
 CAPABILITIES = ["confirm", "cancel", "events", "cli"]
-# After this long, an answer that the client has taken out of the socket counts as handed over.
-_SETTLE = 1.0
-# Seconds that a client which has closed its half may take to read its last answer.
-_LINGER = 5.0
+# Seconds that running calls have to end by themselves when the daemon stops.
 _GRACE = 0.3
-_CHUNK = 128 * 1024
 
 
 class _Hello(Params):
@@ -195,162 +186,6 @@ class Server:
         return said
 
 
-class Client:
-    """What the daemon remembers of one connection: its name, and what it was handed and has not confirmed."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.name: str | None = None
-        self.receipts: dict[str, Handover] = {}
-        self._implicit: list[Handover] = []
-        self._gone = False
-        self._acks: dict[int, asyncio.Future[None]] = {}
-        self._last_ack = 0
-
-    # --- programs ---
-
-    def hand_over(self, handover: Handover, *, explicit: bool) -> str | None:
-        """Remember an answer with mail in it. Explicit: until `confirm`. Else: until it surely was taken."""
-        if self._gone:
-            handover.release()
-            return None
-        if explicit:
-            receipt = secrets.token_hex(8)
-            self.receipts[receipt] = handover
-            return receipt
-        self._implicit.append(handover)
-        asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
-        return None
-
-    def asks_again(self) -> None:
-        """Another request of this client: what it was sent before counts as taken, if it is out of the socket."""
-        if self._implicit and _unread_by_peer(self.connection.transport) == 0:
-            self._taken()
-
-    def _taken(self) -> None:
-        handovers, self._implicit = self._implicit, []
-        for handover in handovers:
-            _background(handover.confirm())
-
-    def _if_taken(self) -> None:
-        self.asks_again()
-        if self._implicit and not self.connection.transport.is_closing():
-            asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
-
-    def gone(self, clean: bool) -> None:
-        """The connection ended; `clean` if nothing that was sent stayed unread."""
-        self._gone = True
-        if clean and self._implicit:
-            fd = os.dup(self.connection.transport.get_extra_info("socket").fileno())
-            _background(_linger(self._implicit, fd))
-            self._implicit = []
-        for handover in (*self._implicit, *self.receipts.values()):
-            handover.release()
-        for future in self._acks.values():
-            future.cancel()
-
-    # --- command lines ---
-
-    async def write(self, printed: Printed) -> None:
-        """Have the client write this, and wait until it has."""
-        for fd, text in ((1, printed.out), (2, printed.err)):
-            for start in range(0, len(text), _CHUNK):
-                self._last_ack = n = self._last_ack + 1
-                future = self._acks[n] = asyncio.get_running_loop().create_future()
-                params = {"fd": fd, "text": text[start : start + _CHUNK], "ack": n}
-                self.connection.send({"jsonrpc": "2.0", "method": "cli.write", "params": params})
-                try:
-                    await future
-                finally:
-                    del self._acks[n]
-
-    def acknowledged(self, n: int) -> None:
-        future = self._acks.get(n)
-        if future is not None and not future.done():
-            future.set_result(None)
-
-
-class RpcCall(Call):
-    """A command called by a program: items become notifications `<method>.item`."""
-
-    def __init__(
-        self, mesh: Supervisor, client: Client, command: Command, request_id: Any, *, explicit: bool = False
-    ) -> None:
-        super().__init__(mesh, client.name)
-        self._client = client
-        self._command = command
-        self._id = None if request_id is msgspec.UNSET else request_id
-        self._explicit = explicit
-
-    async def emit(self, result: Result) -> None:
-        params = {"request": self._id, "item": self.give(result)}
-        self._client.connection.send({"jsonrpc": "2.0", "method": f"{self._command.name}.item", "params": params})
-        await self._client.connection.room()
-
-    def give(self, result: Result) -> dict[str, Any]:
-        """The result's data, with a receipt if the caller wants to confirm the hand-over itself."""
-        if result.handover is None:
-            return result.data
-        receipt = self._client.hand_over(result.handover, explicit=self._explicit)
-        return result.data if receipt is None else {**result.data, "receipt": receipt}
-
-
-class CliCall(Call):
-    """A command line of `meshctl`: parsed, run and rendered here; read means that the client has written it."""
-
-    max_bytes = 64 << 20  # what is printed goes out in pieces
-
-    def __init__(self, mesh: Supervisor, client: Client, name: str | None, given_id: str | None) -> None:
-        super().__init__(mesh, name, given_id)
-        self._client = client
-        self._parsed: cli.Parsed
-
-    async def run(self, argv: list[str], stdin: str | None) -> Printed:
-        parsed = cli.parse(argv)
-        if isinstance(parsed, Printed):
-            return parsed
-        self._parsed = parsed
-        if parsed.command.run is None:
-            raise UsageError(f"{parsed.command.name} runs in the client", "upgrade meshctl to this daemon's version")
-        try:
-            params = _with_stdin(parsed.params, stdin)
-            result = await parsed.command.run(self, params)
-            printed = cli.render(parsed, result.data)
-            if result.handover is not None:
-                await self._hand_over(printed, result.handover)
-                return Printed(code=printed.code)
-            if len(printed.out) > _CHUNK:
-                await self._client.write(printed)
-                return Printed(code=printed.code)
-        except MeshError as error:
-            return cli.render_error(error, parsed)
-        return printed
-
-    async def emit(self, result: Result) -> None:
-        printed = cli.render_item(self._parsed, result.data)
-        if result.handover is not None:
-            await self._hand_over(printed, result.handover)
-        else:
-            await self._client.write(printed)
-
-    async def _hand_over(self, printed: Printed, handover: Handover) -> None:
-        try:
-            await self._client.write(printed)
-            await handover.confirm()
-        finally:
-            handover.release()
-
-
-def _with_stdin(params: Params, stdin: str | None) -> Params:
-    """`-` as MESSAGE or TEXT means standard input."""
-    for field in ("message", "text"):
-        if getattr(params, field, None) == "-":
-            if stdin is None:
-                raise UsageError("standard input was not read", f"give the {field} itself")
-            return msgspec.structs.replace(params, **{field: stdin})
-    return params
-
-
 def _params(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(request.params, type=kind)
@@ -363,47 +198,3 @@ def _unknown(method: str, known: list[str]) -> MethodNotFound:
     return MethodNotFound(
         f"no method {method[:64]!r}", f"did you mean {near[0]!r}?" if near else "call hello first", nearest=near[:1]
     )
-
-
-def _unread_by_peer(transport: asyncio.Transport) -> int:
-    """Bytes that were sent and that the peer has not taken out of the socket yet (SIOCOUTQ); 0 if unknown."""
-    if transport.get_write_buffer_size():
-        return transport.get_write_buffer_size()
-    return _outstanding(transport.get_extra_info("socket").fileno())
-
-
-def _outstanding(fd: int) -> int:
-    if sys.platform != "linux":
-        return 0
-    with contextlib.suppress(OSError):
-        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0])
-    return 0
-
-
-async def _linger(handovers: list[Handover], fd: int) -> None:
-    """The connection ended with a last answer in it: confirm if the client read that, release if it did not."""
-    with socket.socket(fileno=fd) as ended:
-        with contextlib.suppress(OSError):
-            ended.shutdown(socket.SHUT_WR)
-        taken = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER):
-                while not (taken := _outstanding(fd) == 0):
-                    await asyncio.sleep(_LINGER / 100)  # nothing tells that the peer has read
-        # A peer that closes with unread bytes in its queue resets the connection.
-        taken = taken and ended.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-    for handover in handovers:
-        if taken:
-            with contextlib.suppress(Full):
-                await handover.confirm()
-        else:
-            handover.release()
-
-
-_confirming: set[asyncio.Task[None]] = set()
-
-
-def _background(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.get_running_loop().create_task(work)
-    _confirming.add(task)
-    task.add_done_callback(_confirming.discard)

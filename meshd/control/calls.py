@@ -1,0 +1,94 @@
+"""A command called: by a program, or by a command line. What differs is how its results are given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshd.commands.base import Call, Command, Handover, Params, Printed, Result
+from meshd.control import cli
+from meshd.control.client import CHUNK, Client
+from meshd.errors import MeshError, UsageError
+from meshd.supervisor import Supervisor
+
+
+class RpcCall(Call):
+    """A command called by a program: items become notifications `<method>.item`."""
+
+    def __init__(
+        self, mesh: Supervisor, client: Client, command: Command, request_id: Any, *, explicit: bool = False
+    ) -> None:
+        super().__init__(mesh, client.name)
+        self._client = client
+        self._command = command
+        self._id = None if request_id is msgspec.UNSET else request_id
+        self._explicit = explicit
+
+    async def emit(self, result: Result) -> None:
+        params = {"request": self._id, "item": self.give(result)}
+        self._client.connection.send({"jsonrpc": "2.0", "method": f"{self._command.name}.item", "params": params})
+        await self._client.connection.room()
+
+    def give(self, result: Result) -> dict[str, Any]:
+        """The result's data, with a receipt if the caller wants to confirm the hand-over itself."""
+        if result.handover is None:
+            return result.data
+        receipt = self._client.hand_over(result.handover, explicit=self._explicit)
+        return result.data if receipt is None else {**result.data, "receipt": receipt}
+
+
+class CliCall(Call):
+    """A command line of `meshctl`: parsed, run and rendered here; read means that the client has written it."""
+
+    max_bytes = 64 << 20  # what is printed goes out in pieces
+
+    def __init__(self, mesh: Supervisor, client: Client, name: str | None, given_id: str | None) -> None:
+        super().__init__(mesh, name, given_id)
+        self._client = client
+        self._parsed: cli.Parsed
+
+    async def run(self, argv: list[str], stdin: str | None) -> Printed:
+        parsed = cli.parse(argv)
+        if isinstance(parsed, Printed):
+            return parsed
+        self._parsed = parsed
+        if parsed.command.run is None:
+            raise UsageError(f"{parsed.command.name} runs in the client", "upgrade meshctl to this daemon's version")
+        try:
+            params = _with_stdin(parsed.params, stdin)
+            result = await parsed.command.run(self, params)
+            printed = cli.render(parsed, result.data)
+            if result.handover is not None:
+                await self._hand_over(printed, result.handover)
+                return Printed(code=printed.code)
+            if len(printed.out) > CHUNK:
+                await self._client.write(printed)
+                return Printed(code=printed.code)
+        except MeshError as error:
+            return cli.render_error(error, parsed)
+        return printed
+
+    async def emit(self, result: Result) -> None:
+        printed = cli.render_item(self._parsed, result.data)
+        if result.handover is not None:
+            await self._hand_over(printed, result.handover)
+        else:
+            await self._client.write(printed)
+
+    async def _hand_over(self, printed: Printed, handover: Handover) -> None:
+        try:
+            await self._client.write(printed)
+            await handover.confirm()
+        finally:
+            handover.release()
+
+
+def _with_stdin(params: Params, stdin: str | None) -> Params:
+    """`-` as MESSAGE or TEXT means standard input."""
+    for field in ("message", "text"):
+        if getattr(params, field, None) == "-":
+            if stdin is None:
+                raise UsageError("standard input was not read", f"give the {field} itself")
+            return msgspec.structs.replace(params, **{field: stdin})
+    return params
