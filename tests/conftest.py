@@ -60,7 +60,7 @@ def mesh_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="session")
 def mesh(tmp_path_factory: pytest.TempPathFactory, mesh_store: Store) -> Iterator[Home]:
-    """A running daemon that tests of the client and the socket share. They leave it running, and use names of their own."""
+    """A running daemon that many tests share. They leave it running, and use names of their own."""
     with a_home(tmp_path_factory.mktemp("mesh") / "home", mesh_store.url) as home:
         home.start()
         yield home

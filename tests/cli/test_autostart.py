@@ -19,8 +19,8 @@ MESHCTL = [sys.executable, "-m", "meshctl"]
 
 
 def pid_of(home: Home) -> int:
-    """The daemon's pid, from its lock."""
-    return int(Path(home.socket + ".lock").read_text())
+    """The daemon's pid, from its lock, which is empty for a moment while it is taken."""
+    return int(wait_until(lambda: Path(home.socket + ".lock").read_text(), "the lock names its holder"))
 
 
 def kill(home: Home) -> int:
