@@ -12,7 +12,7 @@ from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
-from meshd.core.names import Keys
+from meshd.core.names import Keys, is_name
 from meshd.errors import StoreError
 from meshd.runner import READ_COUNT, Agent
 from meshd.settings import Settings
@@ -100,6 +100,11 @@ class GroupReader:
             for waiter in agent.waiters:
                 waiter.set()
 
+    def _hear_of(self, fields: list[bytes]) -> None:
+        """Note who sent a copy: 0.1 programs are in no index, and are found by their traffic."""
+        if fields[0] == b"from" and is_name(name := fields[1].decode("ascii", "replace")):
+            self._heard(name)
+
     def has_read(self, newest: Sequence[Any]) -> bool:
         """Whether the reader has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
         return not newest or self._cursor is None or entry_key(self._cursor) >= entry_key(newest[0][0].decode())
@@ -110,8 +115,11 @@ class GroupReader:
         found: list[Message | Malformed] = []
         for at, fields in raw:
             # Most of the group's traffic is copies of private messages: not decoded unless somebody listens.
-            everyone = fields is not None and b"*" in fields
+            if fields is None:
+                continue
+            everyone = b"*" in fields
             if not everyone and not self.listeners:
+                self._hear_of(fields)
                 continue
             entry = decode(at, fields, self._keys, limit)
             if isinstance(entry, Message):

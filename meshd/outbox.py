@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from meshd.core.backoff import Backoff
@@ -11,6 +12,7 @@ from meshd.core.message import PREVIEW
 from meshd.core.names import EVERYONE, Keys
 from meshd.core.wire import DEDUPE_TTL, GATE_WINDOW, MAXLEN, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError
+from meshd.lanes import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 
@@ -27,13 +29,42 @@ class Outbox:
         self._commands = commands
         self._incarnation = incarnation
         self._counts: dict[tuple[str, str], int] = {}
+        self._lanes = Lanes()
 
-    async def send(self, out: Outgoing, deadline: float = DEADLINE) -> Receipt:
+    async def send(
+        self, out: Outgoing, deadline: float = DEADLINE, *, first: Callable[[], Awaitable[None]] | None = None
+    ) -> Receipt:
         """Send once, however often it takes: repeats go under the same id, and the store recognises them.
 
-        Raises `Denied`, `StoreDown`/`StoreBusy` (nothing was written) or `OutcomeUnknown`; each within
-        `deadline` seconds, with the message's id in its data.
+        Sends of one sender to one target keep the order in which this was called. `first` is awaited in that
+        order too, before the message leaves. Raises `Denied`, `StoreDown`/`StoreBusy` (nothing was written) or
+        `OutcomeUnknown`; each within `deadline` seconds, with the message's id in its data.
         """
+        key = (out.sender, out.target)
+        place = self._lanes.enter(key)
+        try:
+            return self._receipt(out, await self._in_order(place, out, deadline, first))
+        finally:
+            self._lanes.leave(key, place)
+
+    async def _in_order(
+        self, place: Place, out: Outgoing, deadline: float, first: Callable[[], Awaitable[None]] | None
+    ) -> Any:
+        keys, args = self._call_of(out)
+        commands, until = self._commands, time.monotonic() + deadline
+        trouble: StoreError | None = None
+        if first is None and place.is_open and commands.up.is_set():
+            try:  # the usual case, without the price of a timer: the connection has its own
+                return await commands.script("send", keys, args)
+            except (OutcomeUnknown, StoreDown, StoreBusy) as error:
+                trouble = error
+        async with place.turn():
+            if first is not None:
+                await first()
+            return await self._repeat(out.id, "send", keys, args, until, trouble)
+
+    def _call_of(self, out: Outgoing) -> tuple[list[str], list[Any]]:
+        """Keys and arguments of the send script."""
         keys = self._keys
         broadcast = out.target == EVERYONE
         script_keys = [
@@ -63,7 +94,10 @@ class Outbox:
             out.text[:PREVIEW],  # cut here: the script would cut a character in half
             *out.fields,
         ]
-        reply = await self._insist(out.id, "send", script_keys, args, deadline)
+        return script_keys, args
+
+    def _receipt(self, out: Outgoing, reply: Any) -> Receipt:
+        """What the script's reply means. Raises `Denied`."""
         verdict, _, n, held, rate, left = reply
         if verdict == b"denied":
             raise Denied(
@@ -82,35 +116,35 @@ class Outbox:
 
     async def answer(self, key: str, ttl: int, fields: tuple[str, ...], deadline: float = DEADLINE) -> None:
         """Put one entry on a short-lived stream: a pong or a reply. Repeated, it is there twice: readers take one."""
-        await self._insist(None, "answer", [key], [ttl, *fields], deadline)
+        await self._repeat(None, "answer", [key], [ttl, *fields], time.monotonic() + deadline, None)
 
-    async def _insist(
-        self, message_id: str | None, script: str, keys: list[str], args: list[Any], deadline: float
+    async def _repeat(
+        self,
+        message_id: str | None,
+        script: str,
+        keys: list[str],
+        args: list[Any],
+        until: float,
+        trouble: StoreError | None,
     ) -> Any:
-        """Call until the store answers, or the time is up."""
-        commands = self._commands
-        facts = {"id": message_id} if message_id else {}
+        """Call until the store answers, or the time is up. `trouble`: how the call failed before, if it did."""
         backoff = Backoff(base=0.02, cap=0.5)
-        until = time.monotonic() + deadline
-        maybe_written = False
-        # The usual case goes without the price of a timer: the connection has its own.
-        timeout = None
-        while True:
+        maybe_written = isinstance(trouble, OutcomeUnknown)
+        if trouble is None and time.monotonic() >= until and not self._commands.up.is_set():
+            trouble = self._commands.down_error()  # the time went by while others were waited for
+        while trouble is None or time.monotonic() < until:
             try:
-                return await commands.script(script, keys, args, timeout=timeout)
+                return await self._commands.script(script, keys, args, timeout=max(0.05, until - time.monotonic()))
             except OutcomeUnknown as error:
                 maybe_written = True
-                trouble: StoreError = error
+                trouble = error
             except (StoreDown, StoreBusy) as error:
                 trouble = error
-            pause = backoff.next()
-            timeout = until - time.monotonic() - pause
-            if timeout <= 0:
-                break
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(backoff.next(), max(0.0, until - time.monotonic())))
+        facts = {"id": message_id} if message_id else {}
         if maybe_written:
             raise OutcomeUnknown(
-                f"no answer within {deadline:g} s: it may or may not have been sent ({trouble.message})",
+                f"no answer in time: it may or may not have been sent ({trouble.message})",
                 f"send again with --id {message_id}: that cannot duplicate it" if message_id else "try again",
                 **facts,
             )

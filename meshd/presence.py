@@ -29,7 +29,8 @@ READ_TTL = 30 * 86400
 REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
 REGISTRY_PAUSE = 2.0
 _HEARD = 1000
-_SCAN_COUNT = 1000
+# Of a smaller store all is seen at once; a larger one takes a few looks, and costs no more each.
+_SCAN_STEPS, _SCAN_COUNT = 4, 2500
 _RENEW_BATCH = 100
 
 
@@ -193,7 +194,7 @@ class Presence:
     async def who(self, *, everyone: bool = False) -> list[dict[str, Any]]:
         """Registry entries of live agents, by name; with `everyone` also names that are gone (`live` false).
 
-        Costs an index range, one bounded scan step for 0.1 programs, and one MGET, whatever else is stored.
+        Costs an index range, a bounded piece of a scan for 0.1 programs, and one MGET, whatever else is stored.
         """
         now = time.time()
         await self._scan()
@@ -216,21 +217,25 @@ class Presence:
         return found
 
     async def _scan(self) -> None:
-        try:
-            reply = await self._commands.call(
-                "SCAN", self._scan_cursor, "MATCH", self._keys.registry_pattern, "COUNT", _SCAN_COUNT
-            )
-        except StoreError as error:
-            if error.retryable:
-                raise
-            return  # an access list may forbid it; the index is enough for our own agents
-        self._scan_cursor = reply[0]
-        for key in reply[1]:
-            if name := self._keys.registered_name(key):
-                self.heard(name)
+        """Look for registry keys that are in no index: a bounded piece of the store, and on from there next time."""
+        for _ in range(_SCAN_STEPS):
+            try:
+                self._scan_cursor, found = await self._commands.call(
+                    "SCAN", self._scan_cursor, "MATCH", self._keys.registry_pattern, "COUNT", _SCAN_COUNT
+                )
+            except StoreError as error:
+                if error.retryable:
+                    raise
+                return  # an access list may forbid it; the index is enough for our own agents
+            for key in found:
+                if name := self._keys.registered_name(key):
+                    self.heard(name)
+            if int(self._scan_cursor) == 0:
+                return
 
     async def housekeeping(self) -> None:
-        """Drop names from the index that have been gone for long."""
+        """Drop names from the index that have been gone for long; go on looking for 0.1's."""
+        await self._scan()
         await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", f"{time.time() - REMEMBERED:.3f}")
 
 

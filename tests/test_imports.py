@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "events": 2,
     "store": 3,
     "outbox": 4,
+    "lanes": 3,
     "runner": 5,
     "group": 6,
     "presence": 6,

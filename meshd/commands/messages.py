@@ -43,16 +43,22 @@ async def send(call: Call, p: SendParams) -> Result:
 
 async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
     """The entry is on the disk before the message leaves; it stays unless the message certainly did not."""
-    agent = await call.host(out.sender)
     now = time.time()
-    await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
     fields = (*out.fields, "expect_reply", "1", "deadline", f"{now + within:.3f}")
+
+    async def open_entry() -> None:
+        agent = await call.host(out.sender)
+        await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
+
     try:
-        return await call.mesh.outbox.send(out._replace(fields=fields))
+        return await call.mesh.outbox.send(out._replace(fields=fields), first=open_entry)
     except OutcomeUnknown:
         raise
     except MeshError:
-        await agent.execute(lambda: agent.core.close_replies([out.id]))
+        agent = call.mesh.agents.get(out.sender)
+        if agent is not None:
+            core = agent.core
+            await agent.execute(lambda: core.close_replies([out.id]))
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -57,13 +58,16 @@ def test_a_thousand_requests_without_reading_are_all_answered_in_the_end(mesh: H
     count = 1000
     before = memory(mesh)
     with mesh.rpc() as greedy, mesh.rpc() as witness:
-        for k in range(1, count + 1):
-            greedy.raw(b'{"id":%d,"method":"status"}\n' % k)
+        requests = b"".join(b'{"id":%d,"method":"status"}\n' % k for k in range(1, count + 1))
+        # In a thread: the daemon stops reading before all of them are written.
+        writer = threading.Thread(target=greedy.raw, args=(requests,))
+        writer.start()
         started = time.monotonic()
         assert witness.call("hello")
         assert time.monotonic() - started < 5
         assert memory(mesh) - before < 64 << 20
         assert sorted(greedy.read()["id"] for _ in range(count)) == list(range(1, count + 1))
+        writer.join()
 
 
 def test_a_client_that_never_reads_does_not_stop_the_others(mesh: Home, name: str) -> None:

@@ -165,9 +165,13 @@ def test_a_stale_or_senseless_registry_entry_does_not_break_who(home: Home, peer
     }.items():
         peer.store.set(peer.key(f"registry:{name}"), value, ex=180)
     peer.store.zadd(peer.key("presence"), {"not a name": time.time() + 100, b"\xff": time.time() + 100})
+
+    def names() -> list[str]:
+        return [line.split()[0] for line in home.meshctl("who").splitlines()[1:]]
+
+    expected = ["bob", "huge", "junk", "lines", "list", "old", "types"]
+    wait_until(lambda: names() == expected, "who has come upon the keys, piece by piece of a shared store")
     shown = home.meshctl("who")
-    names = [line.split()[0] for line in shown.splitlines()[1:]]
-    assert names == ["bob", "huge", "junk", "lines", "list", "old", "types"]
     assert all(line.isprintable() for line in shown.splitlines())
     assert "tester" in shown
     entry = next(agent for agent in home.json("who")["agents"] if agent["agent"] == "old")
