@@ -16,7 +16,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.ledger import Escalate, Reping
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys
-from meshd.core.records import Batch, Record
+from meshd.core.records import Batch, Moved, Record
 from meshd.core.wire import PONG_TTL, Outgoing
 from meshd.disk import quarantine
 from meshd.disk.hosted import Hosted
@@ -74,6 +74,7 @@ class Agent:
         self._journal = journal
         self._notify = notify
         self._shared = shared
+        self._told_read: Moved | None = None
         self._unfinished: tuple[Sequence[str], int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
@@ -257,7 +258,7 @@ class Agent:
 
     async def _commit(self, records: Sequence[Record]) -> None:
         inbox = self.core.inbox
-        unread, read = len(inbox.unread), self.core.read_record()
+        unread = len(inbox.unread)
         await self._on_disk(functools.partial(self._write, records))
         for record in records:
             self.core.apply(record)
@@ -269,7 +270,8 @@ class Agent:
                 await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
         if len(inbox.unread) != unread:
             self._shared.registry_changed(self)
-        if self.core.read_record() != read:
+        if (read := self.core.read_record()) != self._told_read:
+            self._told_read = read
             self._shared.position_changed(self)
         self._publish(records)
 

@@ -34,6 +34,9 @@ class Inbox:
         self.position = Position()
         self.group: str | None = None
         self.unread: dict[str, Message] = {}
+        # The same messages by where they came from: each stream's oldest unread one is asked for at every step.
+        self._private: dict[str, Message] = {}
+        self._broadcasts: dict[str, Message] = {}
         self.seen: dict[str, str] = {}
         # Read out of order: (entry id, message id) above the oldest unread one; private mail, and broadcasts.
         self.read_above: list[tuple[str, str]] = []
@@ -118,7 +121,7 @@ class Inbox:
         if batch.group is not None:
             self.group = batch.group
         for message in batch.messages:
-            self.unread[message.id] = message
+            self._add(message)
         for message_id in batch.seen:
             self._remember(message_id, "")
         for key, n in batch.counts.items():
@@ -133,7 +136,7 @@ class Inbox:
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
-            message = self.unread.pop(message_id, None)
+            message = self._drop(message_id)
             if message is not None:
                 self._remember(message_id, _REQUEST * message.request + message.sender)
                 above = self.group_above if message.kind == "broadcast" else self.read_above
@@ -154,7 +157,7 @@ class Inbox:
         for message in list(self.unread.values()):
             elsewhere = message.kind != "broadcast" and entry_key(message.at) <= read_to
             if elsewhere or message.id in read_ids:
-                del self.unread[message.id]
+                self._drop(message.id)
                 self._remember(message.id, _REQUEST * message.request + message.sender)
         for message_id in moved.read_ids:
             if message_id not in self.seen:
@@ -172,11 +175,24 @@ class Inbox:
         self.explained = snapshot.explained
         self.lost_total = snapshot.lost_total
         self.lost_untold = snapshot.lost_untold
-        self.unread = {}
+        for message_id in list(self.unread):
+            self._drop(message_id)
 
     def apply_unread(self, unread: Unread) -> None:
         for message in unread.messages:
-            self.unread[message.id] = message
+            self._add(message)
+
+    def _stream_of(self, message: Message) -> dict[str, Message]:
+        return self._broadcasts if message.kind == "broadcast" else self._private
+
+    def _add(self, message: Message) -> None:
+        self.unread[message.id] = self._stream_of(message)[message.id] = message
+
+    def _drop(self, message_id: str) -> Message | None:
+        message = self.unread.pop(message_id, None)
+        if message is not None:
+            del self._stream_of(message)[message_id]
+        return message
 
     def _remember(self, message_id: str, sender: str) -> None:
         self.seen.pop(message_id, None)
@@ -188,10 +204,10 @@ class Inbox:
 
     def oldest_unread(self) -> Message | None:
         """The oldest unread private message: everything before it was read."""
-        return next((m for m in self.unread.values() if m.kind != "broadcast"), None)
+        return next(iter(self._private.values()), None)
 
     def oldest_broadcast(self) -> Message | None:
-        return next((m for m in self.unread.values() if m.kind == "broadcast"), None)
+        return next(iter(self._broadcasts.values()), None)
 
     def read_position(self) -> Position:
         """Up to where the private stream was read without a hole."""
