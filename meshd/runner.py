@@ -23,7 +23,7 @@ from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal as JournalFile
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
-from meshd.errors import Full, MeshError, StoreError
+from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError
 from meshd.events import EventHub
 from meshd.outbox import Outbox
 from meshd.settings import Settings
@@ -67,6 +67,7 @@ class Agent:
         self.monitored = False
         self.caught_up = asyncio.Event()
         self.trouble: str | None = None
+        self.trouble_of_store = False  # then it is every agent's, while the store is down
         self.restarts = 0
         self.last_received = 0.0
         self.leased = False
@@ -108,7 +109,7 @@ class Agent:
                 self._start_resending()
                 await self._receive()
             except StoreError as error:
-                self._say_trouble(error.message)
+                self._say_trouble(error.message, of_store=isinstance(error, StoreDown | StoreBusy))
                 self._shared.commands.check_now()
                 await self._shared.commands.up.wait()
             except Exception:
@@ -141,7 +142,8 @@ class Agent:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s failed", task.get_name(), exc_info=error)
 
-    def _say_trouble(self, text: str) -> None:
+    def _say_trouble(self, text: str, *, of_store: bool = False) -> None:
+        self.trouble_of_store = of_store
         if self.trouble != text:
             self.trouble = text
             self._shared.events.publish("agent.trouble", agent=self.name, text=text)

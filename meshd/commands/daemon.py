@@ -7,13 +7,16 @@ import asyncio
 import contextlib
 import os
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
 from meshd import __version__, paths
 from meshd.commands.base import Call, Command, Params, Printed, Result, duration, table
 from meshd.errors import TimedOut
+
+if TYPE_CHECKING:
+    from meshd.runner import Agent
 
 HEARTBEAT = 15.0
 UP_TIMEOUT = 5.0
@@ -44,31 +47,32 @@ def summary(call: Call) -> dict[str, Any]:
         "socket": paths.socket_path(),
         "store": store,
         "prefix": mesh.settings.prefix,
-        "agents": [
-            {
-                "name": agent.name,
-                "role": agent.hosted.role,
-                "state": _state(agent, commands.up.is_set()),
-                "trouble": agent.trouble,
-                "unread": len(agent.core.inbox.unread),
-                "pending": len(agent.core.ledger.entries),
-                "lost": agent.core.inbox.lost_total,
-                "sessions": agent.sessions,
-                "last_received": agent.last_received or None,
-                "restarts": agent.restarts,
-            }
-            for agent in mesh.agents.values()
-        ],
+        "agents": [_agent_summary(agent, commands.up.is_set()) for agent in mesh.agents.values()],
         "refused": dict(mesh.refused),
     }
 
 
-def _state(agent: Any, store_up: bool) -> str:
-    if agent.trouble is not None:
-        return "trouble"
-    if not store_up:
-        return "waiting for the store"
-    return "receiving" if agent.caught_up.is_set() else "catching up"
+def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
+    # What every agent suffers from while the store is down is said once, of the store.
+    trouble = None if agent.trouble_of_store and not store_up else agent.trouble
+    if trouble is not None:
+        state = "trouble"
+    elif not store_up:
+        state = "waiting for the store"
+    else:
+        state = "receiving" if agent.caught_up.is_set() else "catching up"
+    return {
+        "name": agent.name,
+        "role": agent.hosted.role,
+        "state": state,
+        "trouble": trouble,
+        "unread": len(agent.core.inbox.unread),
+        "pending": len(agent.core.ledger.entries),
+        "lost": agent.core.inbox.lost_total,
+        "sessions": agent.sessions,
+        "last_received": agent.last_received or None,
+        "restarts": agent.restarts,
+    }
 
 
 async def up(call: Call, p: NoParams) -> Result:

@@ -200,3 +200,18 @@ def test_a_wrong_type_harms_one_agent(here: Home, own: Store) -> None:
         here.meshctl("send", "bob", "back", "--from", "alice")
         wait_until(lambda: texts(here, "bob", peek=True) == ["back"], "bob receives again")
         wait_until(lambda: receiving(here, "bob"), "and is not in trouble any more")
+
+
+def test_an_outage_is_said_once_however_many_agents_there_are(here: Home, own: Store) -> None:
+    """`status` names the reason in the store's lines; the agents wait for it, none with a reason of its own."""
+    here.start()
+    for name in ("bob", "carol", "dave"):
+        here.meshctl("register", name)
+    own.kill()
+    wait_until(lambda: not is_up(here), "the daemon has noticed")
+    status = here.run("status")
+    assert status.returncode == 4
+    assert status.stdout.count("waiting for the store") == 3
+    assert not [line for line in status.stdout.splitlines() if line.startswith(("bob: ", "carol: ", "dave: "))]
+    own.start()
+    wait_until(lambda: all(receiving(here, name) for name in ("bob", "carol", "dave")), "all receive again")
