@@ -70,6 +70,26 @@ def test_a_thousand_requests_without_reading_are_all_answered_in_the_end(mesh: H
         writer.join()
 
 
+def test_large_answers_that_nobody_reads_yet_are_all_kept(lone: Home) -> None:
+    """A slow reader is waited for, not cut: every answer comes whole, however large they are together."""
+    lone.start()
+    count = 600
+    with lone.rpc() as rpc:
+        for k in range(150):
+            rpc.call("register", name=f"agent-{k}")
+        size = len(json.dumps(rpc.call("status")))
+        before = memory(lone)
+        requests = b"".join(b'{"id":%d,"method":"status"}\n' % k for k in range(1000, 1000 + count))
+        writer = threading.Thread(target=rpc.raw, args=(requests,))
+        writer.start()
+        with lone.rpc() as witness:
+            assert witness.call("hello")
+        assert memory(lone) - before < 300 * size + (64 << 20)
+        assert size * 256 > 4 << 20
+        assert sorted(rpc.read()["id"] for _ in range(count)) == list(range(1000, 1000 + count))
+        writer.join()
+
+
 def test_a_client_that_never_reads_does_not_stop_the_others(mesh: Home, name: str) -> None:
     """It asks until its own socket is full; the daemon neither grows nor waits."""
     before = memory(mesh)
