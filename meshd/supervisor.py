@@ -287,13 +287,16 @@ class Supervisor:
         agent = self.agents.pop(name)
         agent.gone = why
         self._hosted.pop(name, None)
-        self._write_hosted()
         self.group.dismiss(name)
         await _end([self._tasks.pop(name)] if name in self._tasks else [])
         await agent.stop()
         for waiter in agent.waiters:
             waiter.set()
-        await self.presence.release(agent)
+        # Last, because either may fail, and by then nothing of the agent runs here any more.
+        try:
+            self._write_hosted()
+        finally:
+            await self.presence.release(agent)
 
     async def _check_lease(self, agent: Agent) -> None:
         """Somebody says that the name was taken over: look, and let go if it is so."""
@@ -309,21 +312,16 @@ class Supervisor:
                 log.warning("%s: %s; not hosted here any more", agent.name, why)
                 agent.leased = False
                 moved = NotAllowed(f"{agent.name}: {why}", f"meshctl register {agent.name} --takeover moves it here")
-                with contextlib.suppress(StoreError):
+                try:
                     await self._drop(agent.name, moved)
+                except (StoreError, Full) as error:
+                    log.error("%s: %s", agent.name, error.message)
                 self.events.publish("agent.moved", agent=agent.name, why=why)
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._strays.add(task)
         task.add_done_callback(self._strays.discard)
-
-    def agent(self, name: str) -> Agent:
-        """A hosted agent. Raises `NotFound`."""
-        agent = self.agents.get(name)
-        if agent is None:
-            raise NotFound(f"{name} is not hosted here", f"meshctl register {name}")
-        return agent
 
     # --- configuration ---
 

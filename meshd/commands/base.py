@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from meshd.core.message import Message
-from meshd.core.names import check_name, is_id, new_id
+from meshd.core.names import check_id, check_name, new_id
 from meshd.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -192,9 +192,7 @@ def check_seconds(value: float, what: str) -> float:
 
 
 def check_optional_id(value: str | None, what: str) -> str | None:
-    if value is not None and not is_id(value):
-        raise UsageError(f"--{what} is not a message id", "an id is 1 to 64 characters of A-Z a-z 0-9 _ . : -")
-    return value
+    return None if value is None else check_id(value, what)
 
 
 def deadline_in(seconds: float) -> float:

@@ -46,8 +46,13 @@ async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
     now = time.time()
     fields = (*out.fields, "expect_reply", "1", "deadline", f"{now + within:.3f}")
 
+    opened = False
+
     async def open_entry() -> None:
+        nonlocal opened
         agent = await call.host(out.sender)
+        # A repeated id may have its entry already, from a send that did leave: that one is not ours to close.
+        opened = out.id not in agent.core.ledger.entries
         await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
 
     try:
@@ -56,7 +61,7 @@ async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
         raise
     except MeshError:
         agent = call.mesh.agents.get(out.sender)
-        if agent is not None:
+        if agent is not None and opened:
             core = agent.core
             await agent.execute(lambda: core.close_replies([out.id]))
         raise

@@ -285,11 +285,6 @@ class AgentCore:
         )
 
 
-def first_position(info: StreamInfo) -> Position:
-    """Where a name begins that was never hosted: all that the store still holds is unread."""
-    return Position("0-0", max(0, info.added - info.length))
-
-
 def _mark(entry: Malformed, batch: Batch) -> str:
     """What is remembered of a bad entry. Entries of two streams may have one id."""
     return f"q:{entry.at}" if batch.group is None else f"g:{entry.at}"

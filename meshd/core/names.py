@@ -48,9 +48,10 @@ def check_name(text: str, what: str = "name") -> str:
     raise UsageError(f"not an agent's {what}: {why}", "a name is 1 to 64 characters of A-Z a-z 0-9 _ -", parameter=what)
 
 
-def check_id(text: str) -> str:
+def check_id(text: str, what: str = "id") -> str:
+    """The id itself, or `UsageError` naming the parameter."""
     if not is_id(text):
-        raise UsageError("not a message id", "an id is 1 to 64 characters of A-Z a-z 0-9 _ . : -")
+        raise UsageError(f"--{what} is not a message id", "an id is 1 to 64 characters of A-Z a-z 0-9 _ . : -")
     return text
 
 

@@ -279,3 +279,18 @@ def test_a_broadcast_reaches_every_agent_once(home: Home, other: Home, peer: Pee
     assert texts(home, "bob") == ["one", "two", "three"]
     assert texts(other, "carol") == ["one", "two", "three"]
     assert texts(other, "dave") == ["three"]
+
+
+def test_a_name_that_moved_is_let_go_even_if_that_cannot_be_written_down(home: Home, other: Home) -> None:
+    """The list of hosted names cannot be replaced: the old holder receives nothing more all the same."""
+    start(home, other)
+    home.meshctl("register", "bob")
+    listed = home.state / "hosted.json"
+    listed.unlink()
+    (listed / "in the way").mkdir(parents=True)
+    other.meshctl("register", "bob", "--takeover")
+    wait_until(lambda: hosted(home, "bob") is None, "the old holder has let go")
+    other.meshctl("send", "bob", "for the new holder", "--from", "alice", "-p")
+    assert other.meshctl("inbox", "bob") == "[DIRECT from alice] for the new holder\n"
+    assert home.notify_lines("bob") == []
+    assert "Traceback" not in home.log()

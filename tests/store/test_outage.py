@@ -215,3 +215,17 @@ def test_an_outage_is_said_once_however_many_agents_there_are(here: Home, own: S
     assert not [line for line in status.stdout.splitlines() if line.startswith(("bob: ", "carol: ", "dave: "))]
     own.start()
     wait_until(lambda: all(receiving(here, name) for name in ("bob", "carol", "dave")), "all receive again")
+
+
+def test_repeating_a_send_in_an_outage_does_not_forget_the_reply_that_is_owed(here: Home, own: Store) -> None:
+    """The repetition was not sent, the first one was: its entry stays."""
+    here.start()
+    here.meshctl("register", "alice")
+    here.meshctl("send", "bob", "answer me", "--from", "alice", "-e", "--id", "asked")
+    own.kill()
+    again = here.run("send", "bob", "answer me", "--from", "alice", "-e", "--id", "asked")
+    assert again.returncode == 4
+    assert [entry["id"] for entry in here.json("pending", "alice")["entries"]] == ["asked"]
+    refused = here.run("send", "bob", "and me", "--from", "alice", "-e", "--id", "never")
+    assert refused.returncode == 4
+    assert [entry["id"] for entry in here.json("pending", "alice")["entries"]] == ["asked"]
