@@ -54,9 +54,9 @@ class Journal:
         return records
 
     def _parse(self, data: bytes) -> tuple[list[Record], int, int]:
-        """The records, where the last good one ends, and how many damaged lines stand before that."""
+        """The records, where the last good one ends, and how many lines are damaged (a torn tail is not)."""
         records: list[Record] = []
-        start = good = damaged = suspect = 0
+        start = good = damaged = suspect = whole = 0
         while start < len(data):
             newline = data.find(b"\n", start)
             end = newline + 1 if newline >= 0 else len(data)
@@ -65,11 +65,12 @@ class Journal:
                 records.append(self._record(body))
                 good = end
                 damaged += suspect
-                suspect = 0
+                suspect = whole = 0
             else:
                 suspect += 1  # damage if a good line follows, else the torn tail
+                whole += newline >= 0  # a torn line has no end: one that has was written, and is damaged
             start = end
-        return records, good, damaged
+        return records, good, damaged + whole
 
     def _record(self, body: bytes) -> Record:
         try:

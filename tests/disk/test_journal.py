@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.core.agent import AgentCore
@@ -84,6 +84,7 @@ def test_garbage_behind_the_last_record_is_cut(tmp_path_factory: pytest.TempPath
 
 @settings(max_examples=60, deadline=None)
 @given(line=st.integers(0, len(HISTORY) - 1), place=st.floats(0, 0.999), bit=st.integers(0, 7))
+@example(line=len(HISTORY) - 1, place=0.999, bit=0)  # joined with the last line: no good one follows
 def test_a_damaged_line_loses_itself_only_and_a_copy_is_kept(
     tmp_path_factory: pytest.TempPathFactory, line: int, place: float, bit: int
 ) -> None:
