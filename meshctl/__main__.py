@@ -10,8 +10,9 @@ import sys
 from meshctl.client import Lost, Refused, complain, connect, exchange, make_request
 
 # Carried out in this process: they must work where no daemon does, or end the one that runs.
-LOCAL = ("up", "down", "doctor", "logs", "path", "version", "--version", "demo", "help")
+LOCAL = ("up", "down", "doctor", "logs", "path", "version", "--version", "demo", "help", "mcp", "serve")
 ATTEMPTS = 3
+HOOK_WAKES = 86  # meshd.commands.hooks.WAKES
 LOST = "the daemon went away before it answered, and the outcome is unknown\n  next: meshctl status\n"
 
 
@@ -20,7 +21,12 @@ def main() -> int:
     arguments = sys.argv[1:]
     keep_standard_streams()
     try:
-        return _run(arguments)
+        if arguments in (["mcp"], ["serve"]):
+            from meshctl import shim
+
+            return shim.run()
+        code = _run(arguments)
+        return _hook_code(code) if arguments[:1] == ["hook"] else code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -57,6 +63,11 @@ def _run(arguments: list[str]) -> int:
         finally:
             connection.close()
     raise Lost
+
+
+def _hook_code(code: int) -> int:
+    """A client takes 2 for "stop, and hear this": only the daemon's word for a wake may become one."""
+    return 2 if code == HOOK_WAKES else 0
 
 
 def keep_standard_streams() -> None:

@@ -30,7 +30,12 @@ class _Scan:
 
 
 _scan = _json.make_scanner(_Scan)  # type: ignore[arg-type]
-_quote = _json.encode_basestring
+quote = _json.encode_basestring
+
+
+def parse(line: bytes) -> "Any":
+    """The JSON in a line. Raises `ValueError`, `StopIteration` or `RecursionError` if there is none."""
+    return _scan(line.decode().strip(), 0)[0]
 
 
 class Lost(Exception):
@@ -59,13 +64,13 @@ def connect() -> "_socket.socket | None":
 
 def make_request(arguments: list[str]) -> bytes:
     """The `cli` call: arguments, our variables, a fresh id for what is sent, and standard input if it is asked for."""
-    environment = {k: v for k, v in os.environ.items() if k.startswith("AGENT_MESH_")}
-    stdin = _quote(_read_stdin()) if "-" in arguments else "null"
+    environment = {k: v for k, v in os.environ.items() if k.startswith(("AGENT_MESH_", "CLAUDE_PID"))}
+    stdin = quote(_read_stdin()) if "-" in arguments else "null"
     try:
-        argv = ",".join(map(_quote, arguments)).encode()
+        argv = ",".join(map(quote, arguments)).encode()
     except UnicodeEncodeError:
         raise Refused("an argument is not valid UTF-8", "send text; encode binary data, as with base64") from None
-    env = ",".join(f"{_quote(k)}:{_quote(v)}" for k, v in environment.items()).encode("utf-8", "replace")
+    env = ",".join(f"{quote(k)}:{quote(v)}" for k, v in environment.items()).encode("utf-8", "replace")
     line = b'{"jsonrpc":"2.0","id":1,"method":"cli","params":{"argv":[%s],"env":{%s},"id":"%s","stdin":%s}}\n' % (
         argv,
         env,
@@ -132,7 +137,7 @@ def _lines(connection: "_socket.socket") -> "Iterator[Any]":
     while data := _receive(connection):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            yield _scan(line.decode(), 0)[0]
+            yield parse(line)
 
 
 def _receive(connection: "_socket.socket") -> bytes:
@@ -142,9 +147,9 @@ def _receive(connection: "_socket.socket") -> bytes:
         raise Lost from None
 
 
-def write(fd: int, text: str) -> None:
+def write(fd: int, text: "str | bytes") -> None:
     """All of the text. Raises `BrokenPipeError`; a full disk is said and ends the program, with nothing confirmed."""
-    data = text.encode("utf-8", "replace")
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
     while data:
         try:
             data = data[os.write(fd, data) :]

@@ -40,8 +40,11 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
     parsed = cli.parse(arguments)
     if isinstance(parsed, Printed):
         return _print(parsed)
+    if parsed.command.name == "hook" and not getattr(parsed.params, "wait", False):
+        return 0  # a session at work is not troubled: it has nobody to be told of
     scripted_who = parsed.command.name == "who" and parsed.json
-    if not parsed.command.starts_daemon or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
+    starts = parsed.command.starts_daemon or parsed.command.name == "hook"
+    if not starts or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
         return _not_running(parsed.json, resumed)
     from meshctl.autostart import start
 
@@ -151,10 +154,35 @@ def _doctor(parsed: cli.Parsed) -> int:
     return _print(doctor.run(as_json=parsed.json))
 
 
+def _mcp(parsed: cli.Parsed) -> int:
+    from meshctl import shim
+
+    return shim.run()
+
+
+def _serve(parsed: cli.Parsed) -> int:
+    """MCP on stdio, as `mcp`; or over HTTP, in this process."""
+    if not parsed.params.http:  # type: ignore[attr-defined]
+        return _mcp(parsed)
+    from meshd.mcp.http import run
+
+    return run(parsed.params.host, parsed.params.port)  # type: ignore[attr-defined]
+
+
 def _demo(parsed: cli.Parsed) -> int:
     from meshctl import demo
 
     return demo.run()
 
 
-_LOCAL = {"up": _up, "down": _down, "path": _path, "logs": _logs, "version": _version, "doctor": _doctor, "demo": _demo}
+_LOCAL = {
+    "up": _up,
+    "down": _down,
+    "path": _path,
+    "logs": _logs,
+    "version": _version,
+    "doctor": _doctor,
+    "demo": _demo,
+    "mcp": _mcp,
+    "serve": _serve,
+}

@@ -60,6 +60,11 @@ def store_socket_path() -> str:
     return _within_budget(socket_path().removesuffix(".sock") + ".store")
 
 
+def gateway_socket_path() -> str:
+    """Where MCP sessions are served, beside the control socket."""
+    return _within_budget(socket_path().removesuffix(".sock") + ".mcp")
+
+
 def cache_dir() -> str:
     import platformdirs
 

@@ -16,7 +16,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.ledger import Escalate, Reping
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys
-from meshd.core.records import Batch, Moved, Record
+from meshd.core.records import Batch, Moved, Read, Record
 from meshd.core.wire import PONG_TTL, Outgoing
 from meshd.disk import quarantine
 from meshd.disk.hosted import Hosted
@@ -30,6 +30,7 @@ from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.endpoint import BLOCK, Endpoint
 from meshd.store.link import Link
+from meshd.waker import Waker
 
 log = logging.getLogger("meshd.agent")
 
@@ -63,7 +64,9 @@ class Agent:
         self.core = AgentCore(name, shared.keys)
         self.lock = asyncio.Lock()
         self.waiters: set[asyncio.Event] = set()
-        self.sessions = 0
+        self.listening = 0
+        self.live = False  # an MCP session goes by this name now
+        self.waker = Waker(name, self.core.inbox.unread.values, shared.events)
         self.monitored = False
         self.caught_up = asyncio.Event()
         self.trouble: str | None = None
@@ -122,6 +125,7 @@ class Agent:
 
     async def stop(self) -> None:
         """End what runs for this agent beside `run`, and close its files."""
+        self.waker.close()
         if self._timer is not None:
             self._timer.cancel()
         async with self.lock:  # a step that has begun is finished
@@ -155,8 +159,13 @@ class Agent:
 
     @property
     def wakes(self) -> list[str]:
-        """How this agent can be told of mail, the surest first."""
-        return ["session", "notify"] if self.sessions else ["notify"]
+        """How this agent can be told of mail, the surest first. `session`: somebody listens at this moment."""
+        return [*self.waker.ladder.ladder(), *(["session"] if self.listening else []), "notify"]
+
+    @property
+    def sessions(self) -> int:
+        """How many live clients are attached."""
+        return self.listening + self.live
 
     # --- receiving ---
 
@@ -250,6 +259,7 @@ class Agent:
                 path = self._journal.path.removesuffix(".journal") + ".quarantine"
                 await self._on_disk(functools.partial(quarantine.keep, path, entries))
             case Wake(senders):
+                self.waker.mail()
                 self._shared.events.publish(
                     "agent.wake", agent=self.name, senders=sorted(senders), unread=len(self.core.inbox.unread)
                 )
@@ -272,6 +282,8 @@ class Agent:
                 await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
         if len(inbox.unread) != unread:
             self._shared.registry_changed(self)
+        if any(isinstance(record, Read | Moved) for record in records):
+            self.waker.read(len(inbox.unread))
         if (read := self.core.read_record()) != self._told_read:
             self._told_read = read
             self._shared.position_changed(self)

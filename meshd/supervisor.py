@@ -27,10 +27,12 @@ from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
 from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, StoreError
 from meshd.events import EventHub
+from meshd.gateway import Gateway
 from meshd.group import GroupReader
 from meshd.outbox import Outbox
 from meshd.presence import RENEW_EVERY, Presence
 from meshd.runner import Agent, Shared
+from meshd.sessions import Sessions
 from meshd.settings import RESTART_ONLY, Settings
 from meshd.store import endpoint
 from meshd.store.commands import Commands
@@ -82,6 +84,15 @@ class Supervisor:
             registry_changed=self.presence.registry_changed,
             check_lease=self._check_lease,
         )
+        self.sessions = Sessions(
+            os.path.join(paths.state_dir(), "sessions.json"),
+            self.agents,
+            self.host,
+            self.unhost,
+            self.presence.registry_changed,
+            self.commands.up.wait,
+        )
+        self.gateway = Gateway()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hosting = asyncio.Lock()
         self._store_back = asyncio.Event()
@@ -104,6 +115,7 @@ class Supervisor:
             self._start(self.presence.run(), "presence"),
             self._start(self._keep_leases(), "leases"),
             self._start(self._bring_back(list(self.agents.values())), "agents"),
+            self._start(self.gateway.run(), "MCP gateway"),
         ]
         stop = asyncio.create_task(stopping.wait())
         try:
@@ -223,6 +235,7 @@ class Supervisor:
         self.refused.pop(name, None)
         self._run_agent(agent)
         await self.group.admit(agent)
+        self.sessions.hosted(name)
         self.events.publish("agent.registered", agent=name)
         return agent
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from meshd.commands.base import Call, Command, Params, Printed, Result, check_seconds, check_text
-from meshd.core.names import check_name, new_id
+from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
 from meshd.core.wire import MAXLEN, Outgoing
 from meshd.errors import OutcomeUnknown, TimedOut
@@ -45,13 +45,14 @@ class RequestParams(Params):
     message: Annotated[str, Meta(description="the question; - reads it from standard input")]
     sender: Annotated[str | None, Meta(description="who asks (default: AGENT_MESH_NAME, then cli)")] = None
     timeout: Annotated[float, Meta(description="seconds to wait")] = 180.0
+    id: Annotated[str | None, Meta(description="the request's nonce; the same one again is not asked twice")] = None
 
 
 async def request(call: Call, p: RequestParams) -> Result:
     target, sender = check_name(p.target, "target"), call.sender(p.sender)
     text = check_text(p.message, call.mesh.settings.max_message)
     timeout = check_seconds(p.timeout, "timeout")
-    keys, nonce = call.mesh.keys, call.new_id()
+    keys, nonce = call.mesh.keys, check_nonce(p.id) if p.id is not None else call.new_id()
     started = time.monotonic()
     fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{time.time() + timeout:.3f}"))
     with contextlib.suppress(OutcomeUnknown):

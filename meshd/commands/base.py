@@ -6,7 +6,7 @@ import abc
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -78,6 +78,8 @@ class Call(abc.ABC):
 
     # Characters of text that one result may carry: a line is at most 1 MiB, and JSON may need six bytes for one.
     max_bytes = 1 << 17
+    # What the caller's process says of itself, as far as it was passed on.
+    environment: Mapping[str, str] = {}
 
     def __init__(self, supervisor: Supervisor, default_name: str | None, given_id: str | None = None) -> None:
         self.mesh = supervisor
@@ -128,12 +130,12 @@ class Call(abc.ABC):
         if hidden:
             yield
             return
-        agent.sessions += 1
+        agent.listening += 1
         self.mesh.presence.registry_changed(agent)
         try:
             yield
         finally:
-            agent.sessions -= 1
+            agent.listening -= 1
             self.mesh.presence.registry_changed(agent)
 
 

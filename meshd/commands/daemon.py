@@ -152,6 +152,12 @@ class LogsParams(Params):
     lines: Annotated[int, Meta(description="so many of the last lines first")] = 50
 
 
+class ServeParams(Params):
+    http: Annotated[bool, Meta(description="over HTTP: /mcp, /sse, /health, /metrics")] = False
+    port: Annotated[int, Meta(description="the port, with --http")] = 8765
+    host: Annotated[str, Meta(description="the address, with --http; any but loopback needs a token")] = "127.0.0.1"
+
+
 class PathParams(Params):
     what: Annotated[str, Meta(description="socket, cache, state, config, log, notify NAME or pending NAME")] = ""
     name: Annotated[str, Meta(description="the agent, for notify and pending")] = ""
@@ -203,5 +209,7 @@ COMMANDS = [
     _local("logs", "the daemon's log", "meshctl logs -f", LogsParams, {"follow": "f", "lines": "n"}),
     _local("path", "where a file is", "meshctl path notify bob", PathParams),
     _local("version", "the version", "meshctl version"),
+    _local("mcp", "the MCP server that a client spawns, on stdio", "meshctl mcp"),
+    _local("serve", "the same; with --http, over HTTP", "meshctl serve --http --port 8765", ServeParams),
     _local("demo", "two agents exchange messages, from nothing to nothing", "meshctl demo"),
 ]

@@ -105,6 +105,7 @@ class ReplyParams(Params):
     where: Annotated[str, Meta(description="mesh:reply:<nonce>, or the id of a message that was received")]
     text: Annotated[str, Meta(description="the answer; - reads it from standard input")]
     sender: Annotated[str | None, Meta(description="who answers (default: who received the message)")] = None
+    id: Annotated[str | None, Meta(description="the answer's id; the same one again is not sent twice")] = None
 
 
 async def reply(call: Call, p: ReplyParams) -> Result:
@@ -115,7 +116,8 @@ async def reply(call: Call, p: ReplyParams) -> Result:
     sender, peer, request = _received(call, p)
     if request:
         return await _answer_request(call, p.where, sender, text)
-    out = Outgoing(call.new_id(), sender, peer, text, private=True, fields=("re", p.where))
+    answer_id = check_optional_id(p.id, "id") or call.new_id()
+    out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", p.where))
     return Result(_receipt(await call.mesh.outbox.send(out), peer))
 
 
@@ -150,12 +152,14 @@ class AckParams(Params):
     peer: Annotated[str, Meta(description="the agent whose answers are settled")]
     text: Annotated[str, Meta(description="what to tell it; - reads it from standard input")]
     sender: Annotated[str | None, Meta(description="whose entries (default: AGENT_MESH_NAME, then cli)")] = None
+    id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 
 async def ack(call: Call, p: AckParams) -> Result:
     peer, sender = check_name(p.peer, "peer"), call.sender(p.sender)
     text = check_text(f"ACK: {check_text(p.text, 1 << 30, 'text')}", call.mesh.settings.max_message, "text")
-    receipt = await call.mesh.outbox.send(Outgoing(call.new_id(), sender, peer, text, private=True))
+    message_id = check_optional_id(p.id, "id") or call.new_id()
+    receipt = await call.mesh.outbox.send(Outgoing(message_id, sender, peer, text, private=True))
     agent = call.mesh.agents.get(sender)
     owed = agent.core.ledger.owed_by(peer) if agent else []
     if agent is not None and owed:

@@ -75,6 +75,7 @@ class ListenParams(Params):
     timeout: Annotated[float, Meta(description="seconds to wait")] = 60.0
     stealth: Annotated[bool, Meta(description="without showing up as a session, or at all if not hosted yet")] = False
     follow: Annotated[bool, Meta(description="go on after the first message")] = False
+    direct: Annotated[bool, Meta(description="direct messages only; all others stay unread")] = False
 
 
 async def listen(call: Call, p: ListenParams) -> Result:
@@ -82,18 +83,19 @@ async def listen(call: Call, p: ListenParams) -> Result:
     agent = await call.host(p.name, stealth=p.stealth)
     try:
         async with asyncio.timeout_at(deadline_in(timeout)):
-            return await _hear(call, agent, hidden=p.stealth, follow=p.follow)
+            return await _hear(call, agent, hidden=p.stealth, follow=p.follow, direct=p.direct)
     except TimeoutError:
         raise TimedOut(f"timeout: no message for {agent.name} within {timeout:g} s", "") from None
 
 
-async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Result:
-    """Give messages as they come; with no `follow`, the first direct one is the result."""
+async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct: bool = False) -> Result:
+    """Give messages as they come; with no `follow`, the first direct one is the result; with `direct`, only those."""
     overheard: deque[Message] = deque(maxlen=_GROUP_QUEUE)
     async with call.attached(agent, hidden=hidden), waiting(agent) as changed:
 
         def hear(message: Message) -> None:
-            if message.kind != "broadcast" and agent.name not in (message.to, message.sender):
+            mine = message.kind == "broadcast" or agent.name in (message.to, message.sender)
+            if not mine and not direct:
                 overheard.append(message)
                 changed.set()
 
@@ -103,7 +105,7 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool) -> Resu
                 changed.clear()
                 while overheard:
                     await call.emit(_item(call, agent, overheard.popleft(), "group"))
-                for message in agent.core.inbox.take(1, call.max_bytes):
+                for message in agent.core.inbox.take(1, call.max_bytes, direct=direct):
                     changed.set()  # there may be more
                     handover = Handover(agent, [message])
                     if message.kind == "broadcast" or follow:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from meshd.commands import asking, daemon, messages, names, reading
+from meshd.commands import asking, daemon, hooks, messages, names, reading
 from meshd.commands.base import Command
 
 COMMANDS: dict[str, Command] = {
-    command.name: command for module in (messages, reading, asking, names, daemon) for command in module.COMMANDS
+    command.name: command for module in (messages, reading, asking, names, daemon, hooks) for command in module.COMMANDS
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -10,7 +11,11 @@ from meshd.commands.base import Call, Command, Handover, Params, Printed, Result
 from meshd.control import cli
 from meshd.control.client import CHUNK, Client
 from meshd.errors import MeshError, UsageError
+from meshd.runner import Agent
 from meshd.supervisor import Supervisor
+
+# A model's client cuts a result at 25,000 tokens, and what was cut would count as read.
+SESSION_BYTES = 24 * 1024
 
 
 class RpcCall(Call):
@@ -19,11 +24,27 @@ class RpcCall(Call):
     def __init__(
         self, mesh: Supervisor, client: Client, command: Command, request_id: Any, *, explicit: bool = False
     ) -> None:
-        super().__init__(mesh, client.name)
+        super().__init__(mesh, client.session.name if client.session else client.name)
         self._client = client
         self._command = command
         self._id = None if request_id is msgspec.UNSET else request_id
         self._explicit = explicit
+        if client.session is not None:
+            self.max_bytes = SESSION_BYTES
+
+    def sender(self, given: str | None) -> str:
+        name = super().sender(given)
+        self._check_free(name)
+        return name
+
+    async def host(self, name: str, *, stealth: bool = False) -> Agent:
+        self._check_free(name)
+        return await super().host(name, stealth=stealth)
+
+    def _check_free(self, name: str) -> None:
+        """A session speaks and reads by its own name, and for nobody who is a live session too."""
+        if self._client.session is not None:
+            self.mesh.sessions.check_free(name, self._client.session)
 
     async def emit(self, result: Result) -> None:
         params = {"request": self._id, "item": self.give(result)}
@@ -43,8 +64,9 @@ class CliCall(Call):
 
     max_bytes = 64 << 20  # what is printed goes out in pieces
 
-    def __init__(self, mesh: Supervisor, client: Client, name: str | None, given_id: str | None) -> None:
-        super().__init__(mesh, name, given_id)
+    def __init__(self, mesh: Supervisor, client: Client, environment: Mapping[str, str], given_id: str | None) -> None:
+        super().__init__(mesh, environment.get("AGENT_MESH_NAME") or None, given_id)
+        self.environment = environment
         self._client = client
         self._parsed: cli.Parsed
 
@@ -86,7 +108,7 @@ class CliCall(Call):
 
 def _with_stdin(params: Params, stdin: str | None) -> Params:
     """`-` as MESSAGE or TEXT means standard input."""
-    for field in ("message", "text"):
+    for field in ("message", "text", "input"):
         if getattr(params, field, None) == "-":
             if stdin is None:
                 raise UsageError("standard input was not read", f"give the {field} itself")

@@ -21,6 +21,7 @@ from typing import Any
 from meshd.commands.base import Handover, Printed
 from meshd.control.connection import Connection
 from meshd.errors import Full
+from meshd.sessions import Session
 
 # After this long, an answer that the client has taken out of the socket counts as handed over.
 _SETTLE = 1.0
@@ -36,6 +37,7 @@ class Client:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.name: str | None = None
+        self.session: Session | None = None
         self.receipts: dict[str, Handover] = {}
         self._implicit: list[Handover] = []
         self._gone = False

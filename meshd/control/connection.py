@@ -12,12 +12,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from meshd.control.listener import has_gone, peer_uid
-from meshd.errors import MeshError, NotAllowed
+from meshd.errors import MeshError, NotAllowed, UsageError
 
 log = logging.getLogger("meshd.control")
 
@@ -35,6 +35,17 @@ class Request(msgspec.Struct):
     method: str
     id: Id | msgspec.UnsetType = msgspec.UNSET
     params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def params_of(request: Request, kind: type[T]) -> T:
+    """The request's parameters. Raises `UsageError` naming the method and what is wrong."""
+    try:
+        return msgspec.json.decode(request.params, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{request.method[:64]}: {error}", "see the parameters of that command") from None
 
 
 _decode = msgspec.json.Decoder(Request).decode

@@ -1,7 +1,7 @@
 """Dispatch: from a request on the socket to a command's handler, and back.
 
-Beside one method per command there are: `hello`, `confirm` and `cancel` for programs, `events.subscribe`,
-`shutdown`, and `cli`, which is a whole command line.
+Beside one method per command there are: `hello`, `confirm`, `release` and `cancel` for programs, `events.subscribe`,
+`shutdown`, and `cli`, which is a whole command line; and the methods of MCP sessions (meshd/control/sessions.py).
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ import contextlib
 import difflib
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from meshd import __version__
-from meshd.commands.base import Params
+from meshd.commands.base import Handover, Params
 from meshd.commands.daemon import EventsParams, events
 from meshd.commands.table import COMMANDS
 from meshd.control.calls import CliCall, RpcCall
 from meshd.control.client import Client
-from meshd.control.connection import Connection, Request
+from meshd.control.connection import Connection, Request, params_of
+from meshd.control.sessions import SessionMethods
 from meshd.core.names import is_name, is_nonce
 from meshd.errors import MethodNotFound, Stopping, UsageError
 from meshd.supervisor import Supervisor
-
-T = TypeVar("T", bound=Params)
 
 PROTOCOL = {"min": 1, "max": 1}
 CAPABILITIES = ["confirm", "cancel", "events", "cli"]
@@ -38,7 +35,7 @@ class _Hello(Params):
     name: str | None = None
 
 
-class _Confirm(Params):
+class _Receipt(Params):
     receipt: str
 
 
@@ -73,12 +70,14 @@ class Server:
         self._own: dict[str, Callable[[Client, Request], Coroutine[Any, Any, Any]]] = {
             "hello": self._hello,
             "confirm": self._confirm,
+            "release": self._release,
             "cancel": self._cancel,
             "cli": self._cli,
             "events.subscribe": self._subscribe,
             "shutdown": self._shutdown,
             "down": self._shutdown,
             "version": self._hello,
+            **SessionMethods(supervisor).table,
         }
         self._methods = [*self._own, *(name for name, command in COMMANDS.items() if command.run)]
 
@@ -108,6 +107,7 @@ class Server:
     def _gone(self, client: Client, clean: bool) -> None:
         del self.clients[client.connection]
         client.gone(clean)
+        self.mesh.sessions.close(client.session)
 
     async def _handle(self, connection: Connection, request: Request) -> Any:
         client = self.clients[connection]
@@ -117,8 +117,8 @@ class Server:
         command = COMMANDS.get(request.method)
         if command is None or command.run is None:
             raise _unknown(request.method, self._methods)
-        params = _params(request, command.params)
-        explicit = b'"ack"' in bytes(request.params) and _params(request, _Explicit).ack == "explicit"
+        params = params_of(request, command.params)
+        explicit = b'"ack"' in bytes(request.params) and params_of(request, _Explicit).ack == "explicit"
         call = RpcCall(self.mesh, client, command, request.id, explicit=explicit)
         return call.give(await command.run(call, params))
 
@@ -126,14 +126,14 @@ class Server:
         """Notifications that are handled in the order they came. False for all others."""
         if request.method == "cli.ack":
             with contextlib.suppress(UsageError):  # nobody waits for an answer to a notification
-                self.clients[connection].acknowledged(_params(request, _CliAck).n)
+                self.clients[connection].acknowledged(params_of(request, _CliAck).n)
             return True
         return False
 
     # --- methods of our own ---
 
     async def _hello(self, client: Client, request: Request) -> dict[str, Any]:
-        hello = _params(request, _Hello)
+        hello = params_of(request, _Hello)
         if hello.name is not None and is_name(hello.name):
             client.name = hello.name
         return {
@@ -146,14 +146,25 @@ class Server:
         }
 
     async def _confirm(self, client: Client, request: Request) -> dict[str, Any]:
-        handover = client.receipts.pop(_params(request, _Confirm).receipt, None)
-        if handover is None:
-            raise UsageError("no such receipt on this connection", "confirm on the connection that was given it, once")
+        handover = self._handed(client, request)
         await handover.confirm()
         return {"confirmed": len(handover.messages)}
 
+    async def _release(self, client: Client, request: Request) -> dict[str, Any]:
+        """The opposite of `confirm`: it did not reach the agent, and is unread again."""
+        handover = self._handed(client, request)
+        handover.release()
+        return {"released": len(handover.messages)}
+
+    @staticmethod
+    def _handed(client: Client, request: Request) -> Handover:
+        handover = client.receipts.pop(params_of(request, _Receipt).receipt, None)
+        if handover is None:
+            raise UsageError("no such receipt on this connection", "confirm on the connection that was given it, once")
+        return handover
+
     async def _cancel(self, client: Client, request: Request) -> dict[str, Any]:
-        return {"cancelled": client.connection.cancel(_params(request, _Cancel).id)}
+        return {"cancelled": client.connection.cancel(params_of(request, _Cancel).id)}
 
     async def _subscribe(self, client: Client, request: Request) -> dict[str, Any]:
         call = RpcCall(self.mesh, client, COMMANDS["events"], request.id)
@@ -165,10 +176,9 @@ class Server:
         return {"stopping": True, "pid": os.getpid()}
 
     async def _cli(self, client: Client, request: Request) -> dict[str, Any]:
-        p = _params(request, _CliParams)
-        name = p.env.get("AGENT_MESH_NAME") or None
+        p = params_of(request, _CliParams)
         given_id = p.id if p.id is not None and is_nonce(p.id) else None
-        call = CliCall(self.mesh, client, name, given_id)
+        call = CliCall(self.mesh, client, p.env, given_id)
         printed = await call.run(p.argv, p.stdin)
         printed = printed._replace(err=self._differing(p.env) + printed.err)
         return {"code": printed.code, "out": printed.out, "err": printed.err}
@@ -184,13 +194,6 @@ class Server:
                     "to change it: meshctl down && meshctl up\n"
                 )
         return said
-
-
-def _params(request: Request, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(request.params, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{request.method[:64]}: {error}", "see the parameters of that command") from None
 
 
 def _unknown(method: str, known: list[str]) -> MethodNotFound:

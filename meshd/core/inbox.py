@@ -98,9 +98,10 @@ class Inbox:
 
     # --- handing over ---
 
-    def take(self, limit: int, max_bytes: int) -> list[Message]:
-        """The oldest unread messages that nobody holds; they stay unread until confirmed."""
-        free = (message for message in self.unread.values() if message.id not in self._handed)
+    def take(self, limit: int, max_bytes: int, *, direct: bool = False) -> list[Message]:
+        """The oldest unread messages that nobody holds; they stay unread until confirmed. `direct`: no broadcasts."""
+        unread = self._private if direct else self.unread
+        free = (message for message in unread.values() if message.id not in self._handed)
         taken = _within(free, limit, max_bytes)
         self._handed.update(message.id for message in taken)
         return taken

@@ -55,6 +55,13 @@ def check_id(text: str, what: str = "id") -> str:
     return text
 
 
+def check_nonce(text: str) -> str:
+    """The nonce itself, or `UsageError`: a request's id is part of a key's name."""
+    if not is_nonce(text):
+        raise UsageError("--id is not a request's id", "it is 32 lowercase hex digits")
+    return text
+
+
 class Keys:
     """Key names in the store. Every key the project touches is made here."""
 

@@ -1,0 +1,101 @@
+"""The process that serves MCP sessions, seen from the daemon: started when the first session comes.
+
+It is a process of its own because the MCP SDK costs a second of imports and more memory than everything else
+together: a daemon that nobody speaks MCP with pays nothing, and messages never wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+
+from meshd import paths
+from meshd.core.backoff import Backoff
+from meshd.errors import ConfigError
+
+log = logging.getLogger("meshd.mcp")
+
+START_TIMEOUT = 30.0
+
+
+class Gateway:
+    """Keeps one gateway process alive from the first `open` on, and in later runs of this daemon from the start."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.restarts = 0
+        self._marker = os.path.join(paths.state_dir(), "mcp")
+        self._wanted = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._trouble = ""
+
+    async def open(self) -> str:
+        """The path of the gateway's socket, once it listens. Raises `ConfigError` if it cannot be started."""
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._ready.wait()
+        except TimeoutError:
+            why = self._trouble or f"it does not listen after {START_TIMEOUT:g} s"
+            raise ConfigError(f"the MCP gateway was not started: {why}", "meshctl logs") from None
+        return paths.gateway_socket_path()
+
+    async def run(self) -> None:
+        """The restart wrapper: until cancelled, and not before somebody wants it."""
+        if self._was_used():
+            self._wanted.set()
+        await self._wanted.wait()
+        self._mark_used()
+        backoff = Backoff(base=0.2, cap=10.0)
+        while True:
+            try:
+                await self._serve()
+            except OSError as error:
+                self._trouble = str(error)
+                log.error("MCP gateway: %s", error)
+            self.restarts += 1
+            await asyncio.sleep(backoff.next())
+
+    def _was_used(self) -> bool:
+        return os.path.exists(self._marker)
+
+    def _mark_used(self) -> None:
+        with contextlib.suppress(OSError), open(self._marker, "w"):
+            pass
+
+    async def _serve(self) -> None:
+        """One process, from its start to its end. Its standard input ends with us, and it with that."""
+        # -P: a folder named mcp where the daemon happens to stand is not the SDK.
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "meshd.mcp"),
+            *("--socket", paths.gateway_socket_path(), "--control", paths.socket_path()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.pid = process.pid
+        said = asyncio.create_task(self._pass_on(process.stderr), name="MCP gateway: log")
+        try:
+            if await process.stdout.readline() == b"ready\n":
+                self._ready.set()
+            code = await process.wait()
+            self._trouble = f"it ended with code {code}"
+            log.error("MCP gateway: %s", self._trouble)
+        finally:
+            self._ready.clear()
+            self.pid = None
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await said
+
+    async def _pass_on(self, stderr: asyncio.StreamReader) -> None:
+        """What it says goes into the daemon's log."""
+        with contextlib.suppress(ValueError):  # a line beyond all measure
+            while line := await stderr.readline():
+                log.info("%s", line.decode("utf-8", "replace").rstrip())

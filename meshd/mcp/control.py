@@ -1,0 +1,118 @@
+"""The gateway's client of the daemon's control socket: calls by id, many at once, cancelled when the caller is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from meshd.errors import MeshError
+
+LIMIT = 2 << 20
+
+
+Notify = Callable[[str, dict[str, Any]], None]
+
+
+def _ignore(method: str, params: dict[str, Any]) -> None:
+    """For callers that are told nothing."""
+
+
+class DaemonError(MeshError):
+    """An error that the daemon answered: its kind, sentence and hint."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        data = error.get("data") or {}
+        super().__init__(error["message"], data.get("hint", ""))
+        self.daemon_kind: str = data.get("kind", "internal")
+
+
+class DaemonGone(MeshError):
+    """The connection to the daemon ended."""
+
+
+class Control:
+    """One connection to the daemon. What the daemon holds for it (sessions, receipts) ends with it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, notify: Notify) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._notify = notify
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._last = 0
+        self._task = asyncio.create_task(self._read(), name="control")
+
+    @classmethod
+    async def open(cls, path: str, notify: Notify = _ignore) -> Control:
+        """Raises `OSError`. `notify` is called with the method and the parameters of each notification."""
+        return cls(*await asyncio.open_unix_connection(path, limit=LIMIT), notify)
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The result. Raises `DaemonError`, or `DaemonGone`. A cancelled call is cancelled in the daemon too."""
+        if self.gone:
+            raise _gone()
+        self._last = number = self._last + 1
+        future = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._hand_back(future.result())
+            else:
+                self.tell("cancel", id=number)
+            raise
+        finally:
+            del self._waiting[number]
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._writer.write(msgspec.json.encode(message) + b"\n")
+
+    def _hand_back(self, result: Any) -> None:
+        """An answer that nobody waits for any more: mail in it is unread again."""
+        if isinstance(result, dict) and "receipt" in result:
+            self.tell("release", receipt=result["receipt"])
+
+    async def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while line := await self._reader.readline():
+                answer = msgspec.json.decode(line)
+                if "method" in answer:
+                    self._notify(answer["method"], answer.get("params") or {})
+                    continue
+                future = self._waiting.get(answer.get("id"))
+                if future is None or future.done():
+                    self._hand_back(answer.get("result"))
+                    continue
+                if "error" in answer:
+                    future.set_exception(DaemonError(answer["error"]))
+                else:
+                    future.set_result(answer["result"])
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(_gone())
+
+    @property
+    def gone(self) -> bool:
+        return self._task.done()
+
+    def tell(self, method: str, **params: Any) -> None:
+        """A call whose answer nobody waits for."""
+        if not self.gone:
+            self._send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    async def wait_closed(self) -> None:
+        await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        self._task.cancel()
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+def _gone() -> DaemonGone:
+    return DaemonGone("the connection to meshd ended before this was answered", "call the tool again")

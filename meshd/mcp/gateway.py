@@ -1,0 +1,181 @@
+"""Serves shims: each connection is one MCP session, from a first line that says who it is to its end.
+
+Both sides speak MCP, a line each, and a few words of our own, which the shim keeps from its client:
+`$mesh/name {name}` tells it the session's name, `$mesh/refused {what, then}` that there is none;
+`$mesh/wake {text}` asks it to write to its session's inbox socket, `$mesh/failed {rung, why}` says that it could
+not, and `$mesh/written {id}` that an answer has been written to the client, which makes mail in it read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+import anyio
+import msgspec
+from mcp.server.runner import serve_loop
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, jsonrpc_message_adapter
+from pydantic import ValidationError
+
+from meshd.core.wake import RUNGS
+from meshd.errors import MeshError
+from meshd.mcp.control import Control
+from meshd.mcp.session import Context, Session, server
+
+log = logging.getLogger("meshd.mcp")
+
+OURS = b'"$mesh/'
+CHANNEL = "claude/channel"
+
+
+class Attach(msgspec.Struct):
+    """A shim's first line: what `meshd.sessions.Opening` holds, as far as the shim knows it."""
+
+    session: str
+    had: str | None = None
+    name: str | None = None
+    project: str | None = None
+    client_session: str | None = None
+    client: str | None = None
+    client_pid: int | None = None
+    rungs: list[str] = []
+
+
+class _Word(msgspec.Struct):
+    """One of our own words."""
+
+    method: str
+    params: dict[str, Any]
+
+
+class Gateway:
+    """`control` is the path of the daemon's socket."""
+
+    def __init__(self, control: str) -> None:
+        self._control = control
+        self._server = server()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One session, from its first line to its end. When the daemon goes, it ends, and the shim comes back."""
+        try:
+            attach = msgspec.json.decode(await reader.readline(), type=Attach)
+            conversation = _Conversation(reader, writer)
+            control = await Control.open(self._control, conversation.ring)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            log.warning("a session was refused: %s", error)
+            writer.close()
+            return
+        try:
+            session = conversation.session = Session(attach.session, control)
+            facts = msgspec.structs.asdict(attach)
+            del facts["session"]
+            await session.open(**facts)
+            conversation.say("$mesh/name", {"name": session.name})
+            ended = asyncio.create_task(control.wait_closed())
+            served = asyncio.create_task(conversation.run(self._server, channel="channel" in attach.rungs))
+            await asyncio.wait([ended, served], return_when=asyncio.FIRST_COMPLETED)
+            for task in (ended, served):
+                task.cancel()
+            for outcome in await asyncio.gather(ended, served, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    log.error("a session failed", exc_info=outcome)
+        except MeshError as error:
+            log.warning("a session was refused: %s", error.message)
+            conversation.say("$mesh/refused", {"what": error.message, "then": error.hint})
+        finally:
+            await control.close()
+            writer.close()
+
+
+class _Conversation:
+    """Lines to messages and back, for the SDK's own loop."""
+
+    session: Session
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def of(self, ctx: Context) -> Session:
+        return self.session
+
+    def say(self, method: str, params: dict[str, Any]) -> None:
+        self._writer.write(msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n")
+
+    def ring(self, method: str, params: dict[str, Any]) -> None:
+        """The daemon wants a rung rung."""
+        if method != "session.ring":
+            return
+        if params["rung"] == "channel":
+            self.say(f"notifications/{CHANNEL}", {"content": params["text"], "meta": {"source": "agent-mesh"}})
+        else:
+            self.say("$mesh/wake", {"text": params["text"]})
+
+    async def run(self, mcp: Any, *, channel: bool) -> None:
+        to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](16)
+        to_client, from_server = anyio.create_memory_object_stream[SessionMessage](16)
+        options = mcp.create_initialization_options(experimental_capabilities={CHANNEL: {}} if channel else None)
+        options.instructions = self.session.instructions
+
+        async def read() -> None:
+            async with to_server:
+                while line := await self._reader.readline():
+                    if OURS in line and self._took(line):
+                        continue
+                    if (item := self._parsed(line)) is not None:
+                        await to_server.send(item)
+
+        async def write() -> None:
+            async with from_server:
+                async for item in from_server:
+                    message = item.message
+                    self._writer.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
+                    if isinstance(message, JSONRPCError):
+                        self.session.dropped(message.id)
+                    await self._writer.drain()
+
+        with contextlib.suppress(OSError, ValueError):
+            async with anyio.create_task_group() as group:
+                group.start_soon(read)
+                group.start_soon(write)
+                await serve_loop(mcp, from_client, to_client, lifespan_state=self, init_options=options)
+                group.cancel_scope.cancel()
+
+    def _parsed(self, line: bytes) -> SessionMessage | None:
+        """The message in a line. What is none is answered as JSON-RPC wants it, and harms nothing else."""
+        if not line.strip():
+            return None
+        try:
+            return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+        except ValidationError:
+            parsed = _is_json(line)
+            code, what = (-32600, "not a JSON-RPC request") if parsed else (-32700, "not JSON")
+            error = {"code": code, "message": f"{what}: send one JSON-RPC 2.0 object a line, no batches"}
+            self._writer.write(msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error}) + b"\n")
+            return None
+
+    def _took(self, line: bytes) -> bool:
+        """Whether the line was one of our own words; they are answered by nobody."""
+        try:
+            word = msgspec.json.decode(line, type=_Word)
+        except msgspec.MsgspecError:
+            return False
+        match word.method, word.params:
+            case "$mesh/written", {"id": request_id}:
+                self.session.delivered(request_id)
+            case "$mesh/failed", {"rung": str() as rung, "why": str() as why} if rung in RUNGS:
+                self.session.control.tell("session.failed", rung=rung, why=why[:200])
+            case _:
+                return False
+        return True
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        msgspec.json.decode(line)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    return True

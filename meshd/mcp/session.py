@@ -1,0 +1,168 @@
+"""One MCP session: its name, its connection to the daemon, and its tool calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import msgspec
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, PaginatedRequestParams, TextContent
+from mcp_types import Tool as ListedTool
+
+from meshd import __version__
+from meshd.errors import MeshError, UsageError
+from meshd.mcp.control import Control, DaemonError
+from meshd.mcp.marking import escape
+from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
+
+NAME = "agent-mesh"
+PROGRESS_EVERY = 5.0
+
+_LISTED = ListToolsResult(
+    tools=[
+        ListedTool(name=t.name, description=t.help, input_schema=input_schema(t), output_schema=t.output)
+        for t in TOOLS.values()
+    ]
+)
+# What a model can do about an error, where the daemon's own hint is a command line.
+_HINTS = {
+    "denied": "Wait ten seconds, and send less.",
+    "store_down": "Nothing was sent. Try again in a while; tell your user if it lasts: meshctl doctor.",
+    "store_busy": "Nothing was sent. Try again in a while; tell your user if it lasts: meshctl doctor.",
+    "outcome_unknown": "It may have been sent. Ask the peer before you send it again.",
+    "not_found": "mesh_who shows who is there, mesh_inbox the ids of messages.",
+    "timeout": "Try again later, or send it with mesh_send and go on.",
+}
+
+
+class Session:
+    """A live client of MCP. `key` names it across reconnections, so that a repeated call is known to be the same."""
+
+    def __init__(self, key: str, control: Control) -> None:
+        self.key = key
+        self.name = ""
+        self.wanted: str | None = None
+        self.control = control
+        # What was handed over and is not known to have reached the client: receipts by the request's id.
+        self._receipts: dict[object, str] = {}
+
+    async def open(self, **facts: Any) -> None:
+        """Tell the daemon that this session lives, and what is known of it (`meshd.sessions.Opening`)."""
+        opened = await self.control.call("session.open", **facts, session=self.key)
+        self.name, self.wanted = opened["name"], opened["wanted"]
+
+    @property
+    def instructions(self) -> str:
+        return instructions(self.name, self.wanted)
+
+    async def call(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> dict[str, Any]:
+        """Carry a tool out and give its structured result. Raises `MeshError`."""
+        try:
+            given = msgspec.structs.asdict(msgspec.convert(arguments, tool.args))
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"{tool.name}: {error}", f"Parameters: {', '.join(tool.args.__struct_fields__)}."
+            ) from None
+        if tool.own is not None and given[tool.own] is None:
+            given[tool.own] = self._own_name()
+        params = {tool.renamed.get(key, key): value for key, value in given.items() if value is not None} | tool.always
+        if tool.sends:
+            # The same call again, after a reconnection, is the same message.
+            params["id"] = hashlib.sha256(f"{self.key} {request_id!r}".encode()).hexdigest()[:32]
+        if tool.reads:
+            params["ack"] = "explicit"
+        try:
+            data = await self.control.call(tool.method, **params)
+        except DaemonError as error:
+            if error.daemon_kind != "timeout" or tool.late is None:
+                raise
+            data = tool.late
+        if tool.method == "session.register":
+            self.name = data["name"]
+        if "receipt" in data:
+            self._receipts[request_id] = data["receipt"]
+        return tool.result(data)
+
+    def _own_name(self) -> str:
+        if not self.name:
+            raise UsageError("this session has no name yet", "Call mesh_register first.")
+        return self.name
+
+    def delivered(self, request_id: object) -> None:
+        """The answer to this request has reached the client: what was in it is read."""
+        if (receipt := self._receipts.pop(request_id, None)) is not None:
+            self.control.tell("confirm", receipt=receipt)
+
+    def dropped(self, request_id: object) -> None:
+        """The answer did not reach the client: what was in it is unread again."""
+        if (receipt := self._receipts.pop(request_id, None)) is not None:
+            self.control.tell("release", receipt=receipt)
+
+
+class Sessions(Protocol):
+    """Leads from a request to its session: what a transport gives the server as its state."""
+
+    async def of(self, ctx: Context) -> Session: ...
+
+
+Context = ServerRequestContext[Sessions, Any]
+
+
+async def _list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+    return _LISTED
+
+
+async def _call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolResult:
+    """A tool's result; what goes wrong is a result too, with a hint that a model can act on."""
+    tool = TOOLS.get(params.name)
+    try:
+        if tool is None:
+            raise UsageError(f"no tool {params.name[:64]!r}", f"There are: {', '.join(TOOLS)}.")
+        session = await ctx.lifespan_context.of(ctx)
+        arguments = dict(params.arguments or {})
+        async with _progress(ctx, tool, arguments):
+            result = await session.call(tool, arguments, ctx.request_id)
+    except MeshError as error:
+        kind = error.daemon_kind if isinstance(error, DaemonError) else error.kind
+        hint = _HINTS.get(kind, error.hint)
+        text = escape(error.message) + (f"\nNext: {escape(hint)}" if hint else "")
+        return CallToolResult(content=[TextContent(text=text)], is_error=True)
+    return CallToolResult(content=[TextContent(text=tool.text(result))], structured_content=result)
+
+
+@contextlib.asynccontextmanager
+async def _progress(ctx: Context, tool: Tool, arguments: dict[str, Any]) -> AsyncIterator[None]:
+    """Tell a client that asked for it how long a waiting call has waited."""
+    if tool.waits is None or ctx.meta is None or "progress_token" not in ctx.meta:
+        yield
+        return
+    total = arguments.get(tool.waits)
+    told = asyncio.create_task(_tell_progress(ctx, float(total) if isinstance(total, int | float) else None))
+    try:
+        yield
+    finally:
+        told.cancel()
+
+
+async def _tell_progress(ctx: Context, total: float | None) -> None:
+    started = time.monotonic()
+    while True:
+        await ctx.session.report_progress(round(time.monotonic() - started, 1), total, "waiting")
+        await asyncio.sleep(PROGRESS_EVERY)
+
+
+def server() -> Server[Sessions]:
+    """The MCP server for all sessions of a process."""
+    return Server(
+        NAME,
+        version=__version__,
+        instructions=instructions(""),
+        on_list_tools=_list_tools,
+        on_call_tool=_call_tool,
+    )

@@ -1,0 +1,315 @@
+"""The live MCP sessions of this daemon: who they are, by which name, and how each is woken.
+
+A session ends with its connection. What outlives it is its name: the client's own session id leads back to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+
+from meshd.core.backoff import Backoff
+from meshd.core.names import check_name, is_name
+from meshd.core.wake import SETTLE
+from meshd.disk.files import replace
+from meshd.errors import MeshError, NotAllowed
+from meshd.runner import Agent
+from meshd.waker import Bell
+
+log = logging.getLogger("meshd.sessions")
+
+FORMAT = 1
+REMEMBERED = 1000
+MAX_SUFFIX = 99
+DEFAULT_NAME = "agent"
+
+
+class Opening(msgspec.Struct, kw_only=True):
+    """What a session tells of itself.
+
+    `session` names it across reconnections. `had` is the name it had before its connection broke, `name` the one
+    that its user chose, `project` its folder, `client_session` the client's own id for it, `client` and `client_pid`
+    the client's program, `rungs` what it can be rung by.
+    """
+
+    session: str
+    had: str | None = None
+    name: str | None = None
+    project: str | None = None
+    client_session: str | None = None
+    client: str | None = None
+    client_pid: int | None = None
+    rungs: list[str] = []
+
+
+class Session:
+    """A live MCP session. `ring` takes a rung and a line, and has the session's gateway ring it."""
+
+    def __init__(self, opening: Opening, ring: Callable[[str, str], None]) -> None:
+        self.key = opening.session
+        self.client = opening.client
+        self.client_session = opening.client_session
+        self.client_pid = opening.client_pid
+        self.name = ""
+        self.bells: dict[str, Bell] = {rung: _bell(ring, rung) for rung in opening.rungs}
+        self.made: str | None = None  # the name, if this session was the first to use it
+
+
+def _bell(ring: Callable[[str, str], None], rung: str) -> Bell:
+    return lambda line: ring(rung, line)
+
+
+class Sessions:
+    """All live sessions, one name each. `host` hosts a name, `unhost` gives it up."""
+
+    def __init__(
+        self,
+        path: str,
+        agents: Mapping[str, Agent],
+        host: Callable[[str], Coroutine[Any, Any, Agent]],
+        unhost: Callable[[str], Coroutine[Any, Any, None]],
+        changed: Callable[[Agent], None],
+        store_up: Callable[[], Coroutine[Any, Any, Any]],
+    ) -> None:
+        self.live: dict[str, Session] = {}
+        self._path = path
+        self._agents = agents
+        self._host = host
+        self._unhost = unhost
+        self._changed = changed
+        self._store_up = store_up
+        self._names, self._writable = _load(path)
+        self._waiting_hooks: dict[str, Bell] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- who they are ---
+
+    def holder(self, name: str) -> Session | None:
+        """The live session that goes by this name."""
+        return next((session for session in self.live.values() if session.name == name), None)
+
+    def check_free(self, name: str, session: Session) -> None:
+        """Raises `NotAllowed` if another live session goes by this name: nobody speaks or reads for it."""
+        holder = self.holder(name)
+        if holder is not None and holder is not session:
+            raise NotAllowed(
+                f"{name} is another live session here ({holder.client or 'an MCP client'})",
+                f"leave the name out to be {session.name}, or take a free one with mesh_register",
+            )
+
+    def of_client(self, client_session: str, client_pid: int | None) -> Session | None:
+        """The session with the client's own id; else that of the process, which began another one by now."""
+        session = next((s for s in self.live.values() if s.client_session == client_session), None)
+        if session is not None:
+            return session
+        session = next((s for s in self.live.values() if client_pid and s.client_pid == client_pid), None)
+        if session is not None:
+            if (bell := self._waiting_hooks.pop(session.client_session or "", None)) is not None:
+                bell("")
+            session.client_session = client_session
+            self._remember(session)
+            self._arm_hook(session)
+        return session
+
+    # --- life ---
+
+    async def open(self, opening: Opening, ring: Callable[[str, str], None]) -> Session:
+        """A session that has come, or come back. It has a name afterwards, hosted if the store is there."""
+        self.close(self.live.get(opening.session))  # its old connection is dead, and not yet noticed
+        session = Session(opening, ring)
+        self.live[session.key] = session
+        try:
+            await self._name_it(session, opening)
+        except BaseException:
+            self.close(session)
+            raise
+        return session
+
+    async def _name_it(self, session: Session, opening: Opening) -> None:
+        remembered = self._names.get(opening.client_session or "")
+        for wanted in (opening.had, opening.name, remembered, _from_folder(opening.project)):
+            if wanted and is_name(wanted):
+                break
+        else:
+            wanted = DEFAULT_NAME
+        for name in _variants(wanted):
+            if self.holder(name) is not None:
+                continue
+            session.name = name  # before the first wait: two that open at once get two names
+            new = name not in self._agents
+            try:
+                await self._host(name)
+            except NotAllowed:
+                session.name = ""  # held by another daemon
+                continue
+            except MeshError as error:
+                log.info("%s is hosted later: %s", name, error.message)
+                self._spawn(self._host_later(session, name))
+            session.made = name if new else None
+            break
+        self.hosted(session.name)
+
+    async def _host_later(self, session: Session, name: str) -> None:
+        """Until the store is back: the session can say who it is, and mail comes as soon as it can."""
+        backoff = Backoff(base=0.5)
+        while self.live.get(session.key) is session and session.name == name and name not in self._agents:
+            await self._store_up()
+            try:
+                await self._host(name)
+            except NotAllowed as error:
+                log.warning("%s: %s", name, error.message)  # its own calls say so, too
+                return
+            except MeshError:
+                await asyncio.sleep(backoff.next())
+
+    async def rename(self, session: Session, name: str, host: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """The session goes by another name from now on. `host` hosts it; its error changes nothing."""
+        self.check_free(check_name(name), session)
+        before, session.name = session.name, name
+        try:
+            new = name not in self._agents
+            await host()
+        except BaseException:
+            session.name = before
+            raise
+        if before != name:
+            self._detach(session, before)
+            session.made = name if new else None
+        self.hosted(name)
+
+    def close(self, session: Session | None) -> None:
+        """The session has gone, with everything that it held."""
+        if session is not None and self.live.get(session.key) is session:
+            del self.live[session.key]
+            self._detach(session, session.name)
+
+    def hosted(self, name: str) -> None:
+        """This name is hosted now: a session that goes by it can be woken."""
+        session, agent = self.holder(name), self._agents.get(name)
+        if session is None or agent is None:
+            return
+        agent.live = True
+        for rung, bell in session.bells.items():
+            agent.waker.arm(rung, bell, SETTLE)
+        self._arm_hook(session)
+        self._changed(agent)
+        self._remember(session)
+
+    def _detach(self, session: Session, name: str) -> None:
+        agent = self._agents.get(name)
+        if agent is None:
+            return
+        agent.live = False
+        for rung, bell in session.bells.items():
+            agent.waker.disarm(rung, bell)
+        agent.waker.disarm("hook", self._waiting_hooks.get(session.client_session or ""))
+        self._changed(agent)
+        # A name with a number was made up for one of several sessions: it goes with it, unless mail waits there.
+        if (
+            session.made == name
+            and _SUFFIX.search(name)
+            and not agent.core.inbox.unread
+            and not agent.core.ledger.entries
+        ):
+            self._spawn(self._give_up(name))
+
+    async def _give_up(self, name: str) -> None:
+        with contextlib.suppress(MeshError):
+            if self.holder(name) is None:
+                await self._unhost(name)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="session")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- waking ---
+
+    def failed(self, session: Session, rung: str, why: str) -> None:
+        """The session could not be rung by this rung: it is not tried again until the session arms it anew."""
+        agent = self._agents.get(session.name)
+        if agent is not None and (bell := session.bells.pop(rung, None)) is not None:
+            agent.waker.disarm(rung, bell, why)
+            self._changed(agent)
+
+    @contextlib.contextmanager
+    def waiting_hook(self, client_session: str, bell: Bell) -> Any:
+        """A hook of this client session waits to be rung for as long as this lasts; an earlier one is let go."""
+        before = self._waiting_hooks.get(client_session)
+        self._waiting_hooks[client_session] = bell
+        if before is not None:
+            before("")
+        session = next((s for s in self.live.values() if s.client_session == client_session), None)
+        if session is not None:
+            self._arm_hook(session)
+        try:
+            yield
+        finally:
+            if self._waiting_hooks.get(client_session) is bell:
+                del self._waiting_hooks[client_session]
+            for agent in self._agents.values():
+                agent.waker.disarm("hook", bell)
+
+    def _arm_hook(self, session: Session) -> None:
+        bell = self._waiting_hooks.get(session.client_session or "")
+        agent = self._agents.get(session.name)
+        if bell is not None and agent is not None:
+            agent.waker.arm("hook", bell, SETTLE)
+            self._changed(agent)
+
+    # --- names that come back ---
+
+    def _remember(self, session: Session) -> None:
+        client_session = session.client_session
+        if client_session is None or self._names.get(client_session) == session.name or not self._writable:
+            return
+        self._names.pop(client_session, None)
+        self._names[client_session] = session.name
+        while len(self._names) > REMEMBERED:
+            del self._names[next(iter(self._names))]
+        try:
+            replace(self._path, msgspec.json.encode(_File(self._names)), sync=False)
+        except OSError as error:
+            log.warning("names of sessions were not written: %s", error)
+
+
+class _File(msgspec.Struct):
+    names: dict[str, str]
+    format: int = FORMAT
+
+
+def _load(path: str) -> tuple[dict[str, str], bool]:
+    """Names by the client's session id, and whether the file is ours to write: one of a newer format is not.
+
+    A file that cannot be read costs names, and nothing else.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = msgspec.json.decode(file.read(), type=_File)
+    except FileNotFoundError:
+        return {}, True
+    except (OSError, msgspec.MsgspecError) as error:
+        log.warning("names of sessions are forgotten: %s: %s", path, error)
+        return {}, True
+    return (found.names, True) if found.format <= FORMAT else ({}, False)
+
+
+_SUFFIX = re.compile(r"-\d+$")
+
+
+def _from_folder(project: str | None) -> str | None:
+    """A name from a project's folder: its last part, with what no name may contain as dashes."""
+    base = re.sub(r"[^A-Za-z0-9_-]+", "-", os.path.basename((project or "").rstrip("/"))).strip("-")
+    return base[:60] or None
+
+
+def _variants(name: str) -> list[str]:
+    """The name, then the same with numbers for further sessions."""
+    return [name, *(f"{name[:60]}-{k}" for k in range(2, MAX_SUFFIX))]
