@@ -17,6 +17,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.names import Keys, is_name, new_id
 from meshd.core.records import Moved, Position
 from meshd.core.text import one_line
+from meshd.core.wake import RUNGS, STEP, Worked
 from meshd.errors import NotAllowed, StoreError
 from meshd.runner import Agent
 from meshd.store.commands import Commands
@@ -124,6 +125,7 @@ class Presence:
                 "version": __version__,
                 "session": agent.sessions > 0,
                 "wake": agent.wakes,
+                "worked": agent.waker.summary()["worked"],
                 "unread": len(agent.core.inbox.unread),
                 "since": agent.hosted.since,
             }
@@ -255,7 +257,7 @@ def _registered(name: str, value: bytes, now: float) -> dict[str, Any]:
         found = entry.get(key)
         return one_line(found)[:100] if isinstance(found, str) else ""
 
-    ts, wake = number("ts"), entry.get("wake")
+    ts, wake, worked = number("ts"), entry.get("wake"), entry.get("worked")
     return {
         "agent": name,
         "live": True,
@@ -268,8 +270,17 @@ def _registered(name: str, value: bytes, now: float) -> dict[str, Any]:
         "session": entry.get("session") is True,
         "unread": int(number("unread") or 0) if number("unread") is not None else None,
         "wake": [one_line(w)[:20] for w in wake if isinstance(w, str)] if isinstance(wake, list) else [],
+        "worked": _worked(worked),
         "version": text("version") or "0.1",
     }
+
+
+def _worked(value: object) -> dict[str, Any] | None:
+    try:
+        worked = msgspec.convert(value, Worked)
+    except msgspec.ValidationError:
+        return None
+    return worked._asdict() if worked.rung in (*RUNGS, STEP) else None
 
 
 def _read_record(value: bytes) -> Moved | None:

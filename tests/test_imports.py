@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent / "meshd"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "paths": 0,
+    "peer": 0,
     "core": 1,
     "settings": 2,
     "disk": 2,

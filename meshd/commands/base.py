@@ -217,6 +217,11 @@ def duration(seconds: float) -> str:
     return f"{seconds}s"
 
 
+def shown_worked(worked: dict[str, Any] | None) -> str:
+    """The last wake that was followed by a read, for a table."""
+    return f"{worked['rung']}, read after {duration(worked['waited'])}" if worked else "-"
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]

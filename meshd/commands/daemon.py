@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta
 
 from meshd import __version__, paths
-from meshd.commands.base import Call, Command, Params, Printed, Result, duration, table
+from meshd.commands.base import Call, Command, Params, Printed, Result, duration, shown_worked, table
 from meshd.errors import TimedOut
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
         "pending": len(agent.core.ledger.entries),
         "lost": agent.core.inbox.lost_total,
         "sessions": agent.sessions,
+        "wake": agent.waker.summary(),
         "last_received": agent.last_received or None,
         "restarts": agent.restarts,
     }
@@ -100,17 +101,36 @@ def show_status(data: dict[str, Any]) -> Printed:
         lines.append(f"        next: {store['hint']}")
     out = "\n".join(lines) + "\n"
     if data["agents"]:
-        rows = [["AGENT", "STATE", "UNREAD", "PENDING", "LOST", "SESSIONS", "LAST MAIL"]]
+        rows = [["AGENT", "STATE", "UNREAD", "PENDING", "LOST", "SESSIONS", "LAST MAIL", "WAKE", "LAST WAKE"]]
         for agent in data["agents"]:
             last = f"{duration(now - agent['last_received'])} ago" if agent["last_received"] else "-"
             numbers = [str(agent[key]) for key in ("unread", "pending", "lost", "sessions")]
-            rows.append([agent["name"], agent["state"], *numbers, last])
+            wake = agent["wake"]
+            rows.append(
+                [agent["name"], agent["state"], *numbers, last, _shown_wake(wake), shown_worked(wake["worked"])]
+            )
         out += table(rows)
     elif not data["refused"]:
         out += "agents: none; meshctl register NAME\n"
     out += "".join(f"{agent['name']}: {agent['trouble']}\n" for agent in data["agents"] if agent["trouble"])
+    out += "".join(_wake_trouble(agent) for agent in data["agents"])
     out += "".join(f"{name} is not hosted: {why}\n" for name, why in data["refused"].items())
     return Printed(out, code=0 if store["state"] == "up" else 4)
+
+
+def _shown_wake(wake: dict[str, Any]) -> str:
+    """The rungs that are armed, the one that rings marked; `busy` if the session is told between its steps."""
+    rungs = [f"{rung}*" if rung == wake["ringing"] else rung for rung in wake["armed"]]
+    return ",".join([*rungs, *(["busy"] if wake["busy"] else [])]) or "-"
+
+
+def _wake_trouble(agent: dict[str, Any]) -> str:
+    name, wake = agent["name"], agent["wake"]
+    said = "".join(f"{name}: the {rung} rung failed: {why}\n" for rung, why in wake["failed"].items())
+    if wake["ringing"] and wake["waiting_since"] is not None:
+        waited = duration(time.time() - wake["waiting_since"])
+        said += f"{name}: woken by {wake['ringing']}, and has not read its mail for {waited}\n"
+    return said
 
 
 class EventsParams(Params):

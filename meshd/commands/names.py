@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from meshd.commands.base import Call, Command, Params, Printed, Result, ago, duration, table
+from meshd.commands.base import Call, Command, Params, Printed, Result, ago, duration, shown_worked, table
 from meshd.core.ledger import MAX_PINGS
 from meshd.core.names import check_name
 from meshd.core.text import cut, one_line
@@ -51,6 +51,7 @@ async def who(call: Call, p: WhoParams) -> Result:
             entry["session"] = agent.sessions > 0
             entry["unread"] = len(agent.core.inbox.unread)
             entry["wake"] = agent.wakes
+            entry["worked"] = agent.waker.summary()["worked"]
             entry["here"] = True
     return Result({"agents": found})
 
@@ -58,10 +59,10 @@ async def who(call: Call, p: WhoParams) -> Result:
 def show_who(data: dict[str, Any]) -> Printed:
     if not data["agents"]:
         return Printed("(no agents registered)\n")
-    rows = [["NAME", "ROLE", "HOST", "PID", "UP", "AGE", "SESSION", "UNREAD", "WAKE"]]
+    rows = [["NAME", "ROLE", "HOST", "PID", "UP", "AGE", "SESSION", "UNREAD", "WAKE", "LAST WAKE"]]
     for entry in data["agents"]:
         if not entry["live"]:
-            rows.append([entry["agent"], "", f"(gone for {duration(entry['gone_for'])})", *[""] * 6])
+            rows.append([entry["agent"], "", f"(gone for {duration(entry['gone_for'])})", *[""] * 7])
             continue
         rows.append(
             [
@@ -74,6 +75,7 @@ def show_who(data: dict[str, Any]) -> Printed:
                 "yes" if entry["session"] else "no",
                 "-" if entry["unread"] is None else str(entry["unread"]),
                 ",".join(entry["wake"]) or "-",
+                shown_worked(entry["worked"]),
             ]
         )
     return Printed(table(rows))

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from meshd.control.listener import has_gone, peer_uid
 from meshd.errors import MeshError, NotAllowed, UsageError
+from meshd.peer import has_gone, peer_uid
 
 log = logging.getLogger("meshd.control")
 

@@ -10,9 +10,9 @@ import logging
 import os
 import sys
 
-from meshd.control.listener import peer_uid
 from meshd.mcp.control import LIMIT
 from meshd.mcp.gateway import Gateway
+from meshd.peer import peer_uid
 
 
 async def _serve(options: argparse.Namespace) -> None:

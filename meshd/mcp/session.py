@@ -24,12 +24,19 @@ from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
 NAME = "agent-mesh"
 PROGRESS_EVERY = 5.0
 
-_LISTED = ListToolsResult(
-    tools=[
-        ListedTool(name=t.name, description=t.help, input_schema=input_schema(t), output_schema=t.output)
-        for t in TOOLS.values()
-    ]
-)
+_AT_HAND: dict[str, Any] = {"anthropic/alwaysLoad": True}  # Claude Code shows a model only the names of all other tools
+
+
+def _listed(tool: Tool) -> ListedTool:
+    shown = ListedTool(
+        name=tool.name, description=tool.help, input_schema=input_schema(tool), output_schema=tool.output
+    )
+    if tool.first:
+        shown.meta = _AT_HAND
+    return shown
+
+
+_LISTED = ListToolsResult(tools=[_listed(tool) for tool in TOOLS.values()])
 # What a model can do about an error, where the daemon's own hint is a command line.
 _HINTS = {
     "denied": "Wait ten seconds, and send less.",

@@ -94,7 +94,8 @@ class Tool(NamedTuple):
 
     `result` makes the structured result from the daemon's answer, `text` the text from the result. `own` is the
     parameter that stands for the session's own name. `reads`: mail is handed over; `sends`: an id makes it safe to
-    repeat; `waits`: the parameter with the seconds to wait. `late` is the answer when that time is over.
+    repeat; `waits`: the parameter with the seconds to wait. `late` is the answer when that time is over. `first`: a
+    client that defers its tools should have this one at hand, because a wake names it.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Tool(NamedTuple):
     sends: bool = False
     waits: str | None = None
     late: Data | None = None
+    first: bool = False
 
 
 def _sent(data: Data) -> Data:
@@ -197,6 +199,7 @@ TOOLS: dict[str, Tool] = {
             text=_sent_text,
             own="from_agent",
             sends=True,
+            first=True,
         ),
         Tool(
             name="mesh_inbox",
@@ -208,6 +211,7 @@ TOOLS: dict[str, Tool] = {
             text=_inbox_text,
             own="name",
             reads=True,
+            first=True,
         ),
         Tool(
             name="mesh_reply",
@@ -220,6 +224,7 @@ TOOLS: dict[str, Tool] = {
             text=lambda result: f"replied {result['id']}",
             own="from_agent",
             sends=True,
+            first=True,
         ),
         Tool(
             name="mesh_request",
