@@ -172,7 +172,7 @@ def _serve(parsed: cli.Parsed) -> int:
 def _demo(parsed: cli.Parsed) -> int:
     from meshctl import demo
 
-    return demo.run()
+    return demo.run(mcp=parsed.params.mcp)  # type: ignore[attr-defined]
 
 
 _LOCAL = {

@@ -178,6 +178,10 @@ class ServeParams(Params):
     host: Annotated[str, Meta(description="the address, with --http; any but loopback needs a token")] = "127.0.0.1"
 
 
+class DemoParams(Params):
+    mcp: Annotated[bool, Meta(description="two MCP sessions instead of commands")] = False
+
+
 class PathParams(Params):
     what: Annotated[str, Meta(description="socket, cache, state, config, log, notify NAME or pending NAME")] = ""
     name: Annotated[str, Meta(description="the agent, for notify and pending")] = ""
@@ -231,5 +235,5 @@ COMMANDS = [
     _local("version", "the version", "meshctl version"),
     _local("mcp", "the MCP server that a client spawns, on stdio", "meshctl mcp"),
     _local("serve", "the same; with --http, over HTTP", "meshctl serve --http --port 8765", ServeParams),
-    _local("demo", "two agents exchange messages, from nothing to nothing", "meshctl demo"),
+    _local("demo", "two agents exchange messages, from nothing to nothing", "meshctl demo --mcp", DemoParams),
 ]

@@ -16,14 +16,14 @@ def escape(text: str) -> str:
     return block(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def tag(name: str, facts: Mapping[str, Any]) -> str:
-    """An opening tag; the values are escaped, and stay on one line and inside their quotes."""
+def tag(name: str, facts: Mapping[str, Any], *, empty: bool = False) -> str:
+    """An opening tag, or a whole `empty` element; the values are escaped, on one line, inside their quotes."""
     shown = "".join(
         f' {key}="{escape(one_line(str(value))).replace(chr(34), "&quot;")}"'
         for key, value in facts.items()
         if value is not None
     )
-    return f"<{name}{shown}>"
+    return f"<{name}{shown}{' /' if empty else ''}>"
 
 
 def message_block(message: Mapping[str, Any]) -> str:

@@ -156,7 +156,7 @@ def _who(data: Data) -> Data:
 def _who_text(result: Data) -> str:
     keys = ("role", "host", "session", "unread", "wake")
     rows = [
-        tag("agent", {"name": a["agent"], **{k: _shown(a[k]) for k in keys if a.get(k) not in (None, "")}})
+        tag("agent", {"name": a["agent"], **{k: _shown(a[k]) for k in keys if a.get(k) not in (None, "")}}, empty=True)
         for a in result["agents"]
         if a.get("live")
     ]

@@ -1,0 +1,71 @@
+"""Where a demo plays: a home of its own, and `meshctl` run in it as a user would type it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from meshctl.client import write
+
+TIMEOUT = 60
+
+
+class Failed(Exception):
+    """A step did not do what it shows."""
+
+
+class Stage:
+    """Runs `meshctl` in the temporary home, showing each line as a user would type it."""
+
+    def __init__(self, home: str) -> None:
+        run_dir = os.path.join(home, "run")
+        os.mkdir(run_dir, 0o700)
+        # Nothing of the user's own mesh: neither its store nor its names.
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("AGENT_MESH_")} | {
+            "HOME": home,
+            "XDG_RUNTIME_DIR": run_dir,
+            "XDG_STATE_HOME": os.path.join(home, "state"),
+            "XDG_CACHE_HOME": os.path.join(home, "cache"),
+            "XDG_CONFIG_HOME": os.path.join(home, "config"),
+        }
+
+    def command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-P", "-m", "meshctl", *arguments]
+
+    def say(self, text: str) -> None:
+        write(1, f"\n{text}\n")
+
+    def run(self, *arguments: str) -> tuple[str, str]:
+        """What a command prints: its data, and its talk."""
+        done = subprocess.run(self.command(arguments), env=self.env, capture_output=True, text=True, timeout=TIMEOUT)
+        if done.returncode != 0:
+            raise Failed(f"{typed(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout, done.stderr
+
+    def show(self, *arguments: str) -> str:
+        """Run a command as if a user had typed it; its talk."""
+        write(1, f"$ {typed(arguments)}\n")
+        out, err = self.run(*arguments)
+        write(1, out + err)
+        return err
+
+    def begin(self, *arguments: str) -> tuple[tuple[str, ...], subprocess.Popen[str]]:
+        write(1, f"$ {typed(arguments)} &\n")
+        return arguments, subprocess.Popen(
+            self.command(arguments), env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def end(self, begun: tuple[tuple[str, ...], subprocess.Popen[str]], expected: str) -> None:
+        arguments, process = begun
+        out, err = process.communicate(timeout=TIMEOUT)
+        write(1, out)
+        if out.strip() != expected:
+            raise Failed(f"{typed(arguments)} printed {out!r} {err!r}")
+
+    def clear(self) -> None:
+        subprocess.run(self.command(("down",)), env=self.env, capture_output=True, timeout=TIMEOUT, check=False)
+
+
+def typed(arguments: tuple[str, ...]) -> str:
+    return "meshctl " + " ".join(f'"{a}"' if " " in a or "?" in a else a for a in arguments)
