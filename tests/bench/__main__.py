@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import client, delivery, footprint
+from tests.bench import client, delivery, footprint, sessions
 
 SECTIONS = {
     "client": client.whole_process,
@@ -18,6 +18,7 @@ SECTIONS = {
     "throughput": delivery.throughput,
     "pipelined": delivery.pipelined,
     "footprint": footprint.footprint,
+    "sessions": sessions.sessions,
 }
 
 

@@ -12,13 +12,13 @@ from tests.helper import a_home, wait_until
 OBSERVED = 30.0  # seconds; twice the time a reader waits for the store
 
 
-def _resident(pid: int) -> float:
+def resident_of(pid: int) -> float:
     """KiB."""
     with open(f"/proc/{pid}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Seconds of user and system time."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
@@ -40,10 +40,10 @@ def footprint(folder: Path) -> None:
                     "all agents receive",
                     60,
                 )
-                before = _cpu(daemon.pid)
+                before = cpu_of(daemon.pid)
                 time.sleep(OBSERVED)  # a benchmark's observation window, not a synchronisation
-                used = (_cpu(daemon.pid) - before) / OBSERVED
-                size = _resident(daemon.pid)
+                used = (cpu_of(daemon.pid) - before) / OBSERVED
+                size = resident_of(daemon.pid)
                 one = one or size
                 each = f", {(size - one) / (wanted - 1):.1f} KiB for each more" if wanted > 1 else ""
                 aim = {1: "under 45 MB", 100: "under 1 % of a core"}.get(wanted, "under 60 KB for each more")
