@@ -43,6 +43,7 @@ class _Open:
         self.line = line
         self.method = method
         self.tries = 0
+        self.since = time.monotonic()
 
 
 class Shim:
@@ -60,6 +61,7 @@ class Shim:
         self._gateway: socket | None = None
         self._poll = select.poll()
         self._pause = 0.0  # before the next attempt; grows until an answer comes
+        self._stopped = False  # on purpose: not started again before somebody asks for something
         self._trouble = ("meshd does not answer", "meshctl doctor")
 
     def run(self) -> int:
@@ -80,52 +82,33 @@ class Shim:
 
     def _reach(self) -> socket:
         """A connection to the gateway, however long that takes. The client is listened to meanwhile."""
-        since = time.monotonic()
         while True:
             self._listen(self._pause)
             self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
             found = _connect_to(paths.gateway_socket_path()) or self._ask_daemon()
             if found is not None:
                 return found
-            if time.monotonic() - since > PATIENCE:
-                self._refuse_open(*self._trouble)
+            self._refuse_old()
 
     def _ask_daemon(self) -> "socket | None":
         """Have the daemon start its gateway; have it started itself if it does not run."""
-        control = connect() or self._start_daemon()
+        control = connect()
+        if control is None and not (self._stopped and not self._open):
+            control = self._start_daemon()
         if control is None:
             return None
         try:
             control.sendall(b'{"jsonrpc":"2.0","id":1,"method":"mcp.open"}\n')
-            answer = self._answer_of(control)
+            answer = _parsed(self._collect(control.fileno(), b"\n"))
         except OSError:
             return None
         finally:
             control.close()
-        if answer is None:
-            return None
+        if "result" in answer:
+            return _connect_to(answer["result"]["socket"])
         if "error" in answer:
             self._trouble = (answer["error"]["message"], answer["error"]["data"]["hint"])
-            return None
-        return _connect_to(answer["result"]["socket"])
-
-    def _answer_of(self, control: socket) -> "Any":
-        """The one line that the daemon answers, while the client is listened to. None if there is none."""
-        data = b""
-        self._poll.register(control, select.POLLIN)
-        try:
-            while not data.endswith(b"\n"):
-                for fd, _ in self._poll.poll():
-                    if fd == 0:
-                        self._from_client()
-                        continue
-                    piece = control.recv(CHUNK)
-                    if not piece:
-                        return None
-                    data += piece
-        finally:
-            self._poll.unregister(control)
-        return parse(data)
+        return None
 
     def _start_daemon(self) -> "socket | None":
         """By a process of its own: what starting one needs would stay in our memory for the whole session."""
@@ -133,23 +116,40 @@ class Shim:
             self._trouble = ("meshd is not running, and AGENT_MESH_NO_AUTOSTART forbids to start it", "meshctl up")
             return None
         ours, theirs = os.pipe()
-        quiet = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-        ]
-        actions = [*quiet, (os.POSIX_SPAWN_DUP2, theirs, 2)]
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
+        actions.append((os.POSIX_SPAWN_DUP2, theirs, 2))
         command = [sys.executable, "-P", "-m", "meshctl", "up"]
         pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
         os.close(theirs)
-        said = b""
-        while piece := os.read(ours, CHUNK):
-            said += piece
-        os.close(ours)
-        os.waitpid(pid, 0)
+        try:
+            said = self._collect(ours, b"")
+        except BaseException:
+            os.kill(pid, _signal.SIGTERM)  # the client has gone in the meantime
+            raise
+        finally:
+            os.close(ours)
+            os.waitpid(pid, 0)
         if said:
             what, _, then = said.decode("utf-8", "replace").partition("\n")
             self._trouble = (what, then.strip().removeprefix("next: ") or "meshctl doctor")
         return connect()
+
+    def _collect(self, fd: int, end: bytes) -> bytes:
+        """What comes from there until `end`, or until it is over. The client is listened to meanwhile."""
+        data = b""
+        self._poll.register(fd, select.POLLIN)
+        try:
+            while not (end and data.endswith(end)):
+                for ready, _ in self._poll.poll():
+                    if ready == 0:
+                        self._from_client()
+                    elif piece := os.read(fd, CHUNK):
+                        data += piece
+                    else:
+                        return data
+        finally:
+            self._poll.unregister(fd)
+        return data
 
     def _replay(self) -> None:
         """Say who we are, then the handshake and every open request again, in their order."""
@@ -205,9 +205,9 @@ class Shim:
             self._poll.unregister(gateway)
 
     def _listen(self, seconds: float) -> None:
-        """Listen to the client alone for so long."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
+        """Listen to the client alone for so long, or until it asks for something."""
+        until, waiting = time.monotonic() + seconds, len(self._open)
+        while (left := until - time.monotonic()) > 0 and len(self._open) <= waiting:
             if self._poll.poll(left * 1000):
                 self._from_client()
 
@@ -275,6 +275,9 @@ class Shim:
         if method == "$mesh/name":
             self._name = params["name"]
             self._trouble = ("the daemon went away each time that it was asked this", "meshctl logs")
+            self._stopped = False
+        elif method == "$mesh/stopping":
+            self._stopped = True
         elif method == "$mesh/refused":
             self._trouble = (params["what"], params["then"])
         elif method == "$mesh/wake":
@@ -283,10 +286,12 @@ class Shim:
                 word = b'{"jsonrpc":"2.0","method":"$mesh/failed","params":{"rung":"socket","why":%s}}\n'
                 self._send(word % quote(why).encode())
 
-    def _refuse_open(self, what: str, then: str) -> None:
-        for request in self._open.values():
-            self._refuse(request.id, what, then)
-        self._open.clear()
+    def _refuse_old(self) -> None:
+        """Nobody waits for ever: what has been open for too long is answered with the trouble there is."""
+        for key, request in list(self._open.items()):
+            if time.monotonic() - request.since > PATIENCE:
+                del self._open[key]
+                self._refuse(request.id, *self._trouble)
 
     def _refuse(self, request_id: "Any", what: str, then: str) -> None:
         text = quote(f"agent-mesh: {what}. Next: {then}").encode("utf-8", "replace")

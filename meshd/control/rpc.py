@@ -26,7 +26,7 @@ from meshd.errors import MethodNotFound, Stopping, UsageError
 from meshd.supervisor import Supervisor
 
 PROTOCOL = {"min": 1, "max": 1}
-CAPABILITIES = ["confirm", "cancel", "events", "cli"]
+CAPABILITIES = ["confirm", "cancel", "events", "cli", "sessions"]
 # Seconds that running calls have to end by themselves when the daemon stops.
 _GRACE = 0.3
 
@@ -90,7 +90,13 @@ class Server:
         return connection
 
     async def stop(self) -> None:
-        """Let running calls end by themselves for a moment, then end them, and every connection."""
+        """Let running calls end by themselves for a moment, then end them, and every connection.
+
+        Sessions are told that this is meant: they would start the daemon anew at once.
+        """
+        for client in self.clients.values():
+            if client.session is not None:
+                client.connection.send({"jsonrpc": "2.0", "method": "session.stopping", "params": {}})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
                 while any(connection.running for connection in self.clients):

@@ -1,7 +1,8 @@
 """Serves shims: each connection is one MCP session, from a first line that says who it is to its end.
 
 Both sides speak MCP, a line each, and a few words of our own, which the shim keeps from its client:
-`$mesh/name {name}` tells it the session's name, `$mesh/refused {what, then}` that there is none;
+`$mesh/name {name}` tells it the session's name, `$mesh/refused {what, then}` that there is none, `$mesh/stopping {}`
+that the daemon was stopped on purpose;
 `$mesh/wake {text}` asks it to write to its session's inbox socket, `$mesh/failed {rung, why}` says that it could
 not, and `$mesh/written {id}` that an answer has been written to the client, which makes mail in it read.
 """
@@ -63,7 +64,7 @@ class Gateway:
         try:
             attach = msgspec.json.decode(await reader.readline(), type=Attach)
             conversation = _Conversation(reader, writer)
-            control = await Control.open(self._control, conversation.ring)
+            control = await Control.open(self._control, conversation.told)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
             log.warning("a session was refused: %s", error)
             writer.close()
@@ -105,14 +106,15 @@ class _Conversation:
     def say(self, method: str, params: dict[str, Any]) -> None:
         self._writer.write(msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n")
 
-    def ring(self, method: str, params: dict[str, Any]) -> None:
-        """The daemon wants a rung rung."""
-        if method != "session.ring":
-            return
-        if params["rung"] == "channel":
-            self.say(f"notifications/{CHANNEL}", {"content": params["text"], "meta": {"source": "agent-mesh"}})
-        else:
-            self.say("$mesh/wake", {"text": params["text"]})
+    def told(self, method: str, params: dict[str, Any]) -> None:
+        """The daemon wants a rung rung, or says that it was stopped on purpose."""
+        match method, params.get("rung"):
+            case "session.ring", "channel":
+                self.say(f"notifications/{CHANNEL}", {"content": params["text"], "meta": {"source": "agent-mesh"}})
+            case "session.ring", _:
+                self.say("$mesh/wake", {"text": params["text"]})
+            case "session.stopping", _:
+                self.say("$mesh/stopping", {})
 
     async def run(self, mcp: Any, *, channel: bool) -> None:
         to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](16)

@@ -45,10 +45,11 @@ def test_who_is_a_table_of_the_live(home: Home) -> None:
     home.meshctl("send", "bob", "hello")
     wait_until(lambda: entry(home, "bob")["unread"] == 1, "the message is counted")  # type: ignore[index]
     header, row = home.meshctl("who").splitlines()
-    assert header.split() == ["NAME", "ROLE", "HOST", "PID", "UP", "AGE", "SESSION", "UNREAD", "WAKE"]
+    columns = ["NAME", "ROLE", "HOST", "PID", "UP", "AGE", "SESSION", "UNREAD", "WAKE", "LAST WAKE"]
+    assert header.split() == " ".join(columns).split()
     assert row.startswith("bob   reviews code  ")
     assert row.split()[3:5] == [socket.gethostname(), str(daemon.pid)]
-    assert row.split()[-3:] == ["no", "1", "notify"]
+    assert row.split()[-4:] == ["no", "1", "notify", "-"]
 
 
 def test_who_tells_of_an_attached_session(home: Home) -> None:
