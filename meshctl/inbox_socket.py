@@ -6,10 +6,12 @@ session: from anybody else the session holds it back behind a dialog, even with 
 
 import os
 from _socket import AF_UNIX, SOCK_STREAM, socket
+from itertools import count
 
 from meshctl.client import quote
 
 TIMEOUT = 2.0
+_count = count(1)
 CHANNEL_OPTIONS = ("--channels", "--dangerously-load-development-channels")
 
 
@@ -24,8 +26,9 @@ def ring(text: str) -> str | None:
     path, token = os.environ.get("CLAUDE_CODE_MESSAGING_SOCKET"), os.environ.get("CLAUDE_CODE_MESSAGING_TOKEN", "")
     if not path:
         return "this session has no inbox socket"
-    # The session adds that a peer wrote, and names its own tool for answering peers.
-    text += " (answer with mesh_reply, not SendMessage)"
+    # The session adds that a peer wrote, and names its own tool for answering peers. And it drops a message that is
+    # the same as the last one: the count makes each wake another.
+    text += f" (wake {next(_count)}; answer with mesh_reply, not SendMessage)"
     lines = (
         f'{{"type":"auth","token":{quote(token)}}}\n'
         f'{{"type":"user","message":{{"role":"user","content":{quote(text)}}}}}\n'

@@ -52,6 +52,7 @@ class Shim:
     def __init__(self) -> None:
         self._session = os.urandom(16).hex()
         self._name = ""
+        self._ready = False  # the client knows the tools: it need not ask again before it can be woken
         self._initialize: _Open | None = None
         self._initialized = b""
         self._suppress: str | None = None  # the answer to a replayed `initialize` is not for the client
@@ -82,13 +83,14 @@ class Shim:
 
     def _reach(self) -> socket:
         """A connection to the gateway, however long that takes. The client is listened to meanwhile."""
+        lost = time.monotonic()
         while True:
             self._listen(self._pause)
             self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, self._pause * 2))
             found = _connect_to(paths.gateway_socket_path()) or self._ask_daemon()
             if found is not None:
                 return found
-            self._refuse_old()
+            self._refuse_old(lost)
 
     def _ask_daemon(self) -> "socket | None":
         """Have the daemon start its gateway; have it started itself if it does not run."""
@@ -153,7 +155,7 @@ class Shim:
 
     def _replay(self) -> None:
         """Say who we are, then the handshake and every open request again, in their order."""
-        self._send(_attach(self._session, self._name))
+        self._send(_attach(self._session, self._name, self._ready))
         first = self._initialize
         if first is not None and _key(first.id) not in self._open:
             self._suppress = _key(first.id)
@@ -268,6 +270,7 @@ class Shim:
         request = self._open.pop(key, None)
         if request is not None:  # else it was answered or cancelled before
             write(1, line)
+            self._ready = self._ready or request.method == "tools/list"
             if request.method == "tools/call":
                 self._send(b'{"jsonrpc":"2.0","method":"$mesh/written","params":{"id":%s}}\n' % _json(message["id"]))
 
@@ -286,10 +289,10 @@ class Shim:
                 word = b'{"jsonrpc":"2.0","method":"$mesh/failed","params":{"rung":"socket","why":%s}}\n'
                 self._send(word % quote(why).encode())
 
-    def _refuse_old(self) -> None:
-        """Nobody waits for ever: what has been open for too long is answered with the trouble there is."""
+    def _refuse_old(self, lost: float) -> None:
+        """Nobody waits for ever: what has been open without a daemon for too long is answered with the trouble."""
         for key, request in list(self._open.items()):
-            if time.monotonic() - request.since > PATIENCE:
+            if time.monotonic() - max(lost, request.since) > PATIENCE:
                 del self._open[key]
                 self._refuse(request.id, *self._trouble)
 
@@ -298,7 +301,7 @@ class Shim:
         write(1, b'{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":%s}}\n' % (_json(request_id), text))
 
 
-def _attach(session: str, had: str) -> bytes:
+def _attach(session: str, had: str, ready: bool) -> bytes:
     """The first line to the gateway: who we are, as far as our environment tells."""
     environment = os.environ.get
     facts = {
@@ -311,7 +314,8 @@ def _attach(session: str, had: str) -> bytes:
     }
     shown = ",".join(f"{quote(key)}:{quote(value)}" for key, value in facts.items() if value)
     rungs = ",".join(map(quote, inbox_socket.rungs()))
-    return f'{{{shown},"client_pid":{os.getppid()},"rungs":[{rungs}]}}\n'.encode("utf-8", "replace")
+    ours = f'"client_pid":{os.getppid()},"rungs":[{rungs}],"ready":{"true" if ready else "false"}'
+    return f"{{{shown},{ours}}}\n".encode("utf-8", "replace")
 
 
 def _connect_to(path: str) -> "socket | None":

@@ -29,6 +29,9 @@ FORMAT = 1
 REMEMBERED = 1000
 MAX_SUFFIX = 99
 DEFAULT_NAME = "agent"
+_COMES_BACK = 10.0  # seconds after which a session whose connection ended is not coming back
+# Seconds that a session which begins waits for the store: its client waits for it, and may start many at once.
+PROMPT = 2.0
 
 
 class Opening(msgspec.Struct, kw_only=True):
@@ -36,7 +39,7 @@ class Opening(msgspec.Struct, kw_only=True):
 
     `session` names it across reconnections. `had` is the name it had before its connection broke, `name` the one
     that its user chose, `project` its folder, `client_session` the client's own id for it, `client` and `client_pid`
-    the client's program, `rungs` what it can be rung by.
+    the client's program, `rungs` what it can be rung by, and `ready` that it knows the tools that a wake names.
     """
 
     session: str
@@ -47,6 +50,7 @@ class Opening(msgspec.Struct, kw_only=True):
     client: str | None = None
     client_pid: int | None = None
     rungs: list[str] = []
+    ready: bool = False
 
 
 class Session:
@@ -57,6 +61,7 @@ class Session:
         self.client = opening.client
         self.client_session = opening.client_session
         self.client_pid = opening.client_pid
+        self.ready = opening.ready
         self.name = ""
         self.bells: dict[str, Bell] = {rung: _bell(ring, rung) for rung in opening.rungs}
         self.made: str | None = None  # the name, if this session was the first to use it
@@ -145,12 +150,13 @@ class Sessions:
             session.name = name  # before the first wait: two that open at once get two names
             new = name not in self._agents
             try:
-                await self._host(name)
+                async with asyncio.timeout(PROMPT):
+                    await self._host(name)
             except NotAllowed:
                 session.name = ""  # held by another daemon
                 continue
-            except MeshError as error:
-                log.info("%s is hosted later: %s", name, error.message)
+            except (MeshError, TimeoutError) as error:
+                log.info("%s is hosted later: %s", name, error)
                 self._spawn(self._host_later(session, name))
             session.made = name if new else None
             break
@@ -189,6 +195,8 @@ class Sessions:
         if session is not None and self.live.get(session.key) is session:
             del self.live[session.key]
             self._detach(session, session.name)
+            if session.client_session in self._waiting_hooks:
+                self._spawn(self._let_go_of_hook(session.client_session))
 
     def hosted(self, name: str) -> None:
         """This name is hosted now: a session that goes by it can be woken."""
@@ -196,9 +204,10 @@ class Sessions:
         if session is None or agent is None:
             return
         agent.live = True
-        for rung, bell in session.bells.items():
-            agent.waker.arm(rung, bell, SETTLE)
-        self._arm_hook(session)
+        if session.ready:
+            for rung, bell in session.bells.items():
+                agent.waker.arm(rung, bell, SETTLE)
+            self._arm_hook(session)
         self._changed(agent)
         self._remember(session)
 
@@ -232,6 +241,11 @@ class Sessions:
 
     # --- waking ---
 
+    def ready(self, session: Session) -> None:
+        """The session's client has the tools now: it can be woken."""
+        session.ready = True
+        self.hosted(session.name)
+
     def failed(self, session: Session, rung: str, why: str) -> None:
         """The session could not be rung by this rung: it is not tried again until the session arms it anew."""
         agent = self._agents.get(session.name)
@@ -257,10 +271,17 @@ class Sessions:
             for agent in self._agents.values():
                 agent.waker.disarm("hook", bell)
 
+    async def _let_go_of_hook(self, client_session: str) -> None:
+        """A client that was killed leaves its waiting hook behind, and nothing else would end that."""
+        await asyncio.sleep(_COMES_BACK)
+        bell = self._waiting_hooks.get(client_session)
+        if bell is not None and all(session.client_session != client_session for session in self.live.values()):
+            bell("")
+
     def _arm_hook(self, session: Session) -> None:
         bell = self._waiting_hooks.get(session.client_session or "")
         agent = self._agents.get(session.name)
-        if bell is not None and agent is not None:
+        if bell is not None and agent is not None and session.ready:
             agent.waker.arm("hook", bell, SETTLE)
             self._changed(agent)
 

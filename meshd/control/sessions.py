@@ -1,4 +1,5 @@
-"""The methods that MCP sessions use, beside the commands: to come, to take a name, and to say that a rung failed.
+"""The methods that MCP sessions use, beside the commands: to come, to take a name, to be woken from now on, and to
+say that a rung failed.
 
 A session is a connection: what `session.open` began ends with it.
 """
@@ -35,6 +36,7 @@ class SessionMethods:
             "mcp.open": self._gateway,
             "session.open": self._open,
             "session.register": self._register,
+            "session.ready": self._ready,
             "session.failed": self._failed,
         }
 
@@ -67,6 +69,10 @@ class SessionMethods:
 
         await self._mesh.sessions.rename(session, params.name, host)
         return data
+
+    async def _ready(self, client: Client, request: Request) -> dict[str, Any]:
+        self._mesh.sessions.ready(_session(client))
+        return {}
 
     async def _failed(self, client: Client, request: Request) -> dict[str, Any]:
         failed = params_of(request, _Failed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.errors import MeshError
+from meshd.errors import MeshError, Stopping
 
 LIMIT = 2 << 20
 
@@ -88,7 +88,10 @@ class Control:
                     self._hand_back(answer.get("result"))
                     continue
                 if "error" in answer:
-                    future.set_exception(DaemonError(answer["error"]))
+                    error = DaemonError(answer["error"])
+                    if error.daemon_kind == Stopping.kind:
+                        break  # its last word: the connection ends with it, and what waits can be asked again
+                    future.set_exception(error)
                 else:
                     future.set_result(answer["result"])
         for future in self._waiting.values():

@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from mcp.server.runner import serve_loop
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, jsonrpc_message_adapter
+from mcp_types import JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from meshd.core.wake import RUNGS
@@ -43,6 +43,7 @@ class Attach(msgspec.Struct):
     client: str | None = None
     client_pid: int | None = None
     rungs: list[str] = []
+    ready: bool = False
 
 
 class _Word(msgspec.Struct):
@@ -70,11 +71,12 @@ class Gateway:
             writer.close()
             return
         try:
-            session = conversation.session = Session(attach.session, control)
+            session = conversation.session = Session(
+                attach.session, control, lambda name: conversation.say("$mesh/name", {"name": name})
+            )
             facts = msgspec.structs.asdict(attach)
             del facts["session"]
             await session.open(**facts)
-            conversation.say("$mesh/name", {"name": session.name})
             ended = asyncio.create_task(control.wait_closed())
             served = asyncio.create_task(conversation.run(self._server, channel="channel" in attach.rungs))
             await asyncio.wait([ended, served], return_when=asyncio.FIRST_COMPLETED)
@@ -134,9 +136,13 @@ class _Conversation:
             async with from_server:
                 async for item in from_server:
                     message = item.message
+                    if self.session.control.gone:
+                        continue  # no answer but the news of the end: the shim asks the next daemon
                     self._writer.write(message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
                     if isinstance(message, JSONRPCError):
                         self.session.dropped(message.id)
+                    elif isinstance(message, JSONRPCResponse) and "tools" in message.result:
+                        self.session.control.tell("session.ready")  # a wake names a tool: now it is known
                     await self._writer.drain()
 
         with contextlib.suppress(OSError, ValueError):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -48,14 +48,22 @@ _HINTS = {
 }
 
 
-class Session:
-    """A live client of MCP. `key` names it across reconnections, so that a repeated call is known to be the same."""
+def _unheard(name: str) -> None:
+    """For a transport that does not lose its sessions."""
 
-    def __init__(self, key: str, control: Control) -> None:
+
+class Session:
+    """A live client of MCP. `key` names it across reconnections, so that a repeated call is known to be the same.
+
+    `named` is told each name that the session takes: with that one it comes back.
+    """
+
+    def __init__(self, key: str, control: Control, named: Callable[[str], None] = _unheard) -> None:
         self.key = key
         self.name = ""
         self.wanted: str | None = None
         self.control = control
+        self._named = named
         # What was handed over and is not known to have reached the client: receipts by the request's id.
         self._receipts: dict[object, str] = {}
 
@@ -63,6 +71,7 @@ class Session:
         """Tell the daemon that this session lives, and what is known of it (`meshd.sessions.Opening`)."""
         opened = await self.control.call("session.open", **facts, session=self.key)
         self.name, self.wanted = opened["name"], opened["wanted"]
+        self._named(self.name)
 
     @property
     def instructions(self) -> str:
@@ -92,6 +101,7 @@ class Session:
             data = tool.late
         if tool.method == "session.register":
             self.name = data["name"]
+            self._named(self.name)
         if "receipt" in data:
             self._receipts[request_id] = data["receipt"]
         return tool.result(data)
@@ -112,10 +122,16 @@ class Session:
             self.control.tell("release", receipt=receipt)
 
 
+class Caller(Protocol):
+    """Who carries the tool call of one request out: its `Session`, or what leads to one."""
+
+    async def call(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> dict[str, Any]: ...
+
+
 class Sessions(Protocol):
     """Leads from a request to its session: what a transport gives the server as its state."""
 
-    async def of(self, ctx: Context) -> Session: ...
+    async def of(self, ctx: Context) -> Caller: ...
 
 
 Context = ServerRequestContext[Sessions, Any]

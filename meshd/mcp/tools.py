@@ -121,12 +121,13 @@ def _sent(data: Data) -> Data:
 
 def _sent_text(result: Data) -> str:
     return f"sent {result['id']}" + (
-        "" if result["held"] else "; nobody goes by that name now: it waits for one who does"
+        "" if result["held"] else "; nobody goes by that name now: it waits until somebody does"
     )
 
 
+# The notice comes first: there are clients that show a model this, and not the text.
 def _inbox(data: Data) -> Data:
-    return {"messages": data["messages"], "lost": data["lost"], "more": data["more"], "notice": NOTICE}
+    return {"notice": NOTICE, "messages": data["messages"], "lost": data["lost"], "more": data["more"]}
 
 
 def _inbox_text(result: Data) -> str:
@@ -136,11 +137,11 @@ def _inbox_text(result: Data) -> str:
 
 
 def _heard(data: Data) -> Data:
-    return {"message": data["message"], "notice": NOTICE}
+    return {"notice": NOTICE, "message": data["message"]}
 
 
 def _replied(data: Data) -> Data:
-    return {"reply": data["reply"], "from": data["from"], "id": data["id"], "notice": NOTICE}
+    return {"notice": NOTICE, "reply": data["reply"], "from": data["from"], "id": data["id"]}
 
 
 def _reply_text(result: Data) -> str:
@@ -150,7 +151,7 @@ def _reply_text(result: Data) -> str:
 
 
 def _who(data: Data) -> Data:
-    return {"agents": data["agents"], "notice": NOTICE}
+    return {"notice": NOTICE, "agents": data["agents"]}
 
 
 def _who_text(result: Data) -> str:
@@ -179,8 +180,12 @@ def _pending_text(result: Data) -> str:
 
 
 def _object(**kinds: Any) -> Data:
-    """An output schema: `name=kind`, or a list of kinds."""
-    return {"type": "object", "properties": {k: {"type": v} for k, v in kinds.items()}, "required": list(kinds)}
+    """An output schema: `name=kind`, or a list of kinds. Some clients take no list as a type, but `anyOf`."""
+    properties = {
+        key: {"type": kind} if isinstance(kind, str) else {"anyOf": [{"type": k} for k in kind]}
+        for key, kind in kinds.items()
+    }
+    return {"type": "object", "properties": properties, "required": list(kinds)}
 
 
 _SENT = _object(ok="boolean", id="string", held="boolean")

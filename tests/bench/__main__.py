@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import client, delivery, footprint, sessions
+from tests.bench import client, delivery, footprint, sessions, wake
 
 SECTIONS = {
     "client": client.whole_process,
@@ -19,6 +19,7 @@ SECTIONS = {
     "pipelined": delivery.pipelined,
     "footprint": footprint.footprint,
     "sessions": sessions.sessions,
+    "wake": wake.wake,
 }
 
 
