@@ -10,7 +10,10 @@ import sys
 from meshctl.client import Lost, Refused, complain, connect, exchange, make_request
 
 # Carried out in this process: they must work where no daemon does, or end the one that runs.
-LOCAL = ("up", "down", "doctor", "logs", "path", "version", "--version", "demo", "help", "mcp", "serve")
+LOCAL = (
+    "up", "down", "doctor", "logs", "path", "version", "--version", "demo", "help", "mcp", "serve",
+    "install", "uninstall",
+)  # fmt: skip
 ATTEMPTS = 3
 HOOK_WAKES = 86  # meshd.commands.hooks.WAKES
 LOST = "the daemon went away before it answered, and the outcome is unknown\n  next: meshctl status\n"

@@ -164,15 +164,29 @@ def _serve(parsed: cli.Parsed) -> int:
     """MCP on stdio, as `mcp`; or over HTTP, in this process."""
     if not parsed.params.http:  # type: ignore[attr-defined]
         return _mcp(parsed)
-    from meshd.mcp.http import run
+    from meshd.mcp.http.address import listen
 
-    return run(parsed.params.host, parsed.params.port)  # type: ignore[attr-defined]
+    address = listen(parsed.params.host, parsed.params.port)  # type: ignore[attr-defined]
+    if os.environ.get("AGENT_MESH_NO_AUTOSTART") != "1":
+        from meshctl.autostart import start
+
+        connection: Any = connect() or start()
+        connection.close()
+    from meshd.mcp.http.serve import run
+
+    return run(address)
 
 
 def _demo(parsed: cli.Parsed) -> int:
     from meshctl import demo
 
     return demo.run(mcp=parsed.params.mcp)  # type: ignore[attr-defined]
+
+
+def _install(parsed: cli.Parsed) -> int:
+    from meshctl import install
+
+    return install.run(parsed.command.name, parsed.params, as_json=parsed.json)
 
 
 _LOCAL = {
@@ -185,4 +199,6 @@ _LOCAL = {
     "demo": _demo,
     "mcp": _mcp,
     "serve": _serve,
+    "install": _install,
+    "uninstall": _install,
 }

@@ -187,6 +187,17 @@ class PathParams(Params):
     name: Annotated[str, Meta(description="the agent, for notify and pending")] = ""
 
 
+class UninstallParams(Params):
+    client: Annotated[str, Meta(description="claude, codex or gemini")]
+    project: Annotated[bool, Meta(description="the current folder's configuration, not the user's")] = False
+    print: Annotated[bool, Meta(description="only show what would be done")] = False
+    yes: Annotated[bool, Meta(description="do not ask")] = False
+
+
+class InstallParams(UninstallParams):
+    allow_tools: Annotated[bool, Meta(description="let the client run all tools of the mesh without asking")] = False
+
+
 def show_nothing(data: dict[str, Any]) -> Printed:
     return Printed()
 
@@ -236,4 +247,6 @@ COMMANDS = [
     _local("mcp", "the MCP server that a client spawns, on stdio", "meshctl mcp"),
     _local("serve", "the same; with --http, over HTTP", "meshctl serve --http --port 8765", ServeParams),
     _local("demo", "two agents exchange messages, from nothing to nothing", "meshctl demo --mcp", DemoParams),
+    _local("install", "put the mesh into a client's configuration", "meshctl install claude --print", InstallParams),
+    _local("uninstall", "take it out again", "meshctl uninstall claude", UninstallParams),
 ]

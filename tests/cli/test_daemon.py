@@ -21,7 +21,7 @@ def server(mesh_store: Store) -> Store:
     return mesh_store
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "serve"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(lone: Home, name: str) -> None:
     """Without a daemon, without starting one, on standard output, exit code 0."""
     done = lone.run(name, "--help")

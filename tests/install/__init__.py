@@ -1,0 +1,1 @@
+"""`meshctl install` and `uninstall`: on files as users have them, and on what may be in their place."""
