@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.claude import Claude, missing
+from tests.clients.claude import PROGRAM, Claude, missing
 from tests.clients.messages_api import Answer, Call, MessagesApi, Request
 from tests.helper import Home, wait_until
 
@@ -73,6 +73,24 @@ def test_an_idle_session_is_woken_reads_and_answers(lone: Home, user: Claude, ap
     wake = agent(lone, "bob")
     assert wake["wake"]["worked"]["rung"] == "socket"
     assert wake["unread"] == 0
+
+
+def test_install_is_all_that_a_user_does(lone: Home, tmp_path: Path, api: MessagesApi) -> None:
+    """From nothing: `meshctl install claude`, and the next session is a member of the mesh."""
+    api.script = reader
+    user = Claude.of(lone, tmp_path / "bob", api)
+    path = os.pathsep.join([str(PROGRAM.parent), user.env["PATH"]])
+    said = lone.meshctl("install", "claude", "--yes", "--allow-tools", PATH=path)
+    assert "installed for Claude Code" in said
+    with user.session() as session:
+        attached(lone)
+        lone.meshctl("send", "bob", "may I merge?", "--from", "alice", "--expect-reply")
+        api.wait_for("1 unread from alice: call mesh_inbox")
+        settled(lone)
+        session.wait_idle()
+        assert agent(lone, "bob")["wake"]["armed"] == ["socket", "hook"]
+        session.exit()
+    wait_until(lambda: agent(lone, "bob")["wake"]["armed"] == [], "nothing of the session is left")
 
 
 def test_a_busy_session_is_told_between_its_steps(lone: Home, user: Claude, api: MessagesApi, tmp_path: Path) -> None:
