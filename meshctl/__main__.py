@@ -12,10 +12,10 @@ from meshctl.client import Lost, Refused, complain, connect, exchange, make_requ
 # Carried out in this process: they must work where no daemon does, or end the one that runs.
 LOCAL = (
     "up", "down", "doctor", "logs", "path", "version", "--version", "demo", "help", "mcp", "serve",
-    "install", "uninstall",
+    "install", "uninstall", "completion", "service",
 )  # fmt: skip
 ATTEMPTS = 3
-HOOK_WAKES = 86  # meshd.commands.hooks.WAKES
+COMPLETE_TIMEOUT = 1.0
 LOST = "the daemon went away before it answered, and the outcome is unknown\n  next: meshctl status\n"
 
 
@@ -28,8 +28,11 @@ def main() -> int:
             from meshctl import shim
 
             return shim.run()
-        code = _run(arguments)
-        return _hook_code(code) if arguments[:1] == ["hook"] else code
+        if "hook" in arguments[:1] and "--help" not in arguments:
+            from meshctl import hook
+
+            return hook.run(arguments)
+        return _run(arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -50,6 +53,8 @@ def _run(arguments: list[str]) -> int:
 
         return local.main(arguments)
     request = make_request(arguments)
+    if name == "complete":
+        return _complete(request)
     for attempt in range(ATTEMPTS):
         connection = connect()
         if connection is None:
@@ -68,9 +73,18 @@ def _run(arguments: list[str]) -> int:
     raise Lost
 
 
-def _hook_code(code: int) -> int:
-    """A client takes 2 for "stop, and hear this": only the daemon's word for a wake may become one."""
-    return 2 if code == HOOK_WAKES else 0
+def _complete(request: bytes) -> int:
+    """What a shell asks while its user waits with a finger on Tab: no daemon is started, and none waited for long."""
+    connection = connect()
+    if connection is None:
+        return 0
+    connection.settimeout(COMPLETE_TIMEOUT)
+    try:
+        return exchange(connection, request)
+    except Lost:
+        return 0
+    finally:
+        connection.close()
 
 
 def keep_standard_streams() -> None:

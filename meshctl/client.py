@@ -62,10 +62,13 @@ def connect() -> "_socket.socket | None":
     return connection
 
 
-def make_request(arguments: list[str]) -> bytes:
-    """The `cli` call: arguments, our variables, a fresh id for what is sent, and standard input if it is asked for."""
+def make_request(arguments: list[str], given: "str | None" = None) -> bytes:
+    """The `cli` call: arguments, our variables, a fresh id for what is sent, and standard input if it is asked for.
+
+    `given` stands for standard input that was read already.
+    """
     environment = {k: v for k, v in os.environ.items() if k.startswith(("AGENT_MESH_", "CLAUDE_PID"))}
-    stdin = quote(_read_stdin()) if "-" in arguments else "null"
+    stdin = quote(_read_stdin() if given is None else given) if "-" in arguments else "null"
     try:
         argv = ",".join(map(quote, arguments)).encode()
     except UnicodeEncodeError:

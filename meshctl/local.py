@@ -40,11 +40,8 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
     parsed = cli.parse(arguments)
     if isinstance(parsed, Printed):
         return _print(parsed)
-    if parsed.command.name == "hook" and not getattr(parsed.params, "wait", False):
-        return 0  # a session at work is not troubled: it has nobody to be told of
     scripted_who = parsed.command.name == "who" and parsed.json
-    starts = parsed.command.starts_daemon or parsed.command.name == "hook"
-    if not starts or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
+    if not parsed.command.starts_daemon or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
         return _not_running(parsed.json, resumed)
     from meshctl.autostart import start
 
@@ -78,20 +75,18 @@ def _up(parsed: cli.Parsed) -> int:
 
 
 def _down(parsed: cli.Parsed) -> int:
-    """Ask the daemon to stop, and wait until it has: the connection ends with it."""
-    connection = connect()
-    if connection is None:
-        return _print(Printed(cli.encode({"running": False}) if parsed.json else "", "meshd is not running\n"))
-    connection.settimeout(DOWN_TIMEOUT)
+    """Ask the daemon to stop, and wait until it has: the connection ends with it. A manager is told not to mind."""
+    from meshctl import service
+
+    note = service.before_down()
     try:
-        connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"shutdown"}\n')
-        while connection.recv(1 << 16):
-            pass
+        managed_by = service.end(DOWN_TIMEOUT)
     except OSError as error:
         raise TimedOut(f"meshd did not stop within {DOWN_TIMEOUT:g} s: {error}", "meshctl logs") from None
-    finally:
-        connection.close()
-    return _print(Printed(cli.encode({"running": False}) if parsed.json else "meshd stopped\n"))
+    if managed_by is not None:
+        note = service.after_down(managed_by)
+    out = cli.encode({"running": False}) if parsed.json else "" if managed_by is None else "meshd stopped\n"
+    return _print(Printed(out, note if managed_by is not None else f"meshd is not running\n{note}"))
 
 
 def _path(parsed: cli.Parsed) -> int:
@@ -189,6 +184,20 @@ def _install(parsed: cli.Parsed) -> int:
     return install.run(parsed.command.name, parsed.params, as_json=parsed.json)
 
 
+def _service(parsed: cli.Parsed) -> int:
+    from meshctl import service
+
+    return service.run(parsed.params, as_json=parsed.json)
+
+
+def _completion(parsed: cli.Parsed) -> int:
+    from meshctl import completion
+
+    shell = parsed.params.shell  # type: ignore[attr-defined]
+    script = completion.script(shell)
+    return _print(Printed(cli.encode({"shell": shell, "script": script}) if parsed.json else script))
+
+
 _LOCAL = {
     "up": _up,
     "down": _down,
@@ -201,4 +210,6 @@ _LOCAL = {
     "serve": _serve,
     "install": _install,
     "uninstall": _install,
+    "completion": _completion,
+    "service": _service,
 }

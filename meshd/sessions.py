@@ -63,8 +63,9 @@ class Session:
         self.client_pid = opening.client_pid
         self.ready = opening.ready
         self.name = ""
+        self.taking = ""  # a second name, for as long as it is not certain which of the two it will be
         self.bells: dict[str, Bell] = {rung: _bell(ring, rung) for rung in opening.rungs}
-        self.made: str | None = None  # the name, if this session was the first to use it
+        self.made: str | None = None  # the name, if it was made up for this session
 
 
 def _bell(ring: Callable[[str, str], None], rung: str) -> Bell:
@@ -92,13 +93,14 @@ class Sessions:
         self._store_up = store_up
         self._names, self._writable = _load(path)
         self._waiting_hooks: dict[str, Bell] = {}
+        self._hook_pids: dict[str, int | None] = {}  # of their clients
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- who they are ---
 
     def holder(self, name: str) -> Session | None:
-        """The live session that goes by this name."""
-        return next((session for session in self.live.values() if session.name == name), None)
+        """The live session that goes by this name, or is about to."""
+        return next((session for session in self.live.values() if name in (session.name, session.taking)), None)
 
     def check_free(self, name: str, session: Session) -> None:
         """Raises `NotAllowed` if another live session goes by this name: nobody speaks or reads for it."""
@@ -116,7 +118,7 @@ class Sessions:
             return session
         session = next((s for s in self.live.values() if client_pid and s.client_pid == client_pid), None)
         if session is not None:
-            if (bell := self._waiting_hooks.pop(session.client_session or "", None)) is not None:
+            if (bell := self._waiting_hooks.get(session.client_session or "")) is not None:
                 bell("")
             session.client_session = client_session
             self._remember(session)
@@ -130,6 +132,10 @@ class Sessions:
         self.close(self.live.get(opening.session))  # its old connection is dead, and not yet noticed
         session = Session(opening, ring)
         self.live[session.key] = session
+        if session.client_session not in self._waiting_hooks and session.client_pid:
+            # The client began another conversation since it started this session's server.
+            newer = next((key for key, pid in self._hook_pids.items() if pid == session.client_pid), None)
+            session.client_session = newer or session.client_session
         try:
             await self._name_it(session, opening)
         except BaseException:
@@ -139,11 +145,8 @@ class Sessions:
 
     async def _name_it(self, session: Session, opening: Opening) -> None:
         remembered = self._names.get(opening.client_session or "")
-        for wanted in (opening.had, opening.name, remembered, _from_folder(opening.project)):
-            if wanted and is_name(wanted):
-                break
-        else:
-            wanted = DEFAULT_NAME
+        own = _first_name(opening.name, _from_folder(opening.project))
+        wanted = _first_name(opening.had, opening.name, remembered, own)
         for name in _variants(wanted):
             if self.holder(name) is not None:
                 continue
@@ -158,7 +161,8 @@ class Sessions:
             except (MeshError, TimeoutError) as error:
                 log.info("%s is hosted later: %s", name, error)
                 self._spawn(self._host_later(session, name))
-            session.made = name if new else None
+            back = name in (opening.had, remembered)
+            session.made = name if name in _variants(own)[1:] and (new or back) else None
             break
         self.hosted(session.name)
 
@@ -178,16 +182,15 @@ class Sessions:
     async def rename(self, session: Session, name: str, host: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """The session goes by another name from now on. `host` hosts it; its error changes nothing."""
         self.check_free(check_name(name), session)
-        before, session.name = session.name, name
+        session.taking = name
         try:
-            new = name not in self._agents
             await host()
-        except BaseException:
-            session.name = before
-            raise
+        finally:
+            session.taking = ""
+        before, session.name = session.name, name
         if before != name:
             self._detach(session, before)
-            session.made = name if new else None
+        session.made = None
         self.hosted(name)
 
     def close(self, session: Session | None) -> None:
@@ -216,6 +219,7 @@ class Sessions:
         if agent is None:
             return
         agent.live = False
+        agent.waker.anew()  # what this session was told, nobody else was
         for rung, bell in session.bells.items():
             agent.waker.disarm(rung, bell)
         agent.waker.disarm("hook", self._waiting_hooks.get(session.client_session or ""))
@@ -223,7 +227,6 @@ class Sessions:
         # A name with a number was made up for one of several sessions: it goes with it, unless mail waits there.
         if (
             session.made == name
-            and _SUFFIX.search(name)
             and not agent.core.inbox.unread
             and not agent.core.ledger.entries
         ):
@@ -254,10 +257,11 @@ class Sessions:
             self._changed(agent)
 
     @contextlib.contextmanager
-    def waiting_hook(self, client_session: str, bell: Bell) -> Any:
+    def waiting_hook(self, client_session: str, client_pid: int | None, bell: Bell) -> Any:
         """A hook of this client session waits to be rung for as long as this lasts; an earlier one is let go."""
         before = self._waiting_hooks.get(client_session)
         self._waiting_hooks[client_session] = bell
+        self._hook_pids[client_session] = client_pid
         if before is not None:
             before("")
         session = next((s for s in self.live.values() if s.client_session == client_session), None)
@@ -268,6 +272,7 @@ class Sessions:
         finally:
             if self._waiting_hooks.get(client_session) is bell:
                 del self._waiting_hooks[client_session]
+                del self._hook_pids[client_session]
             for agent in self._agents.values():
                 agent.waker.disarm("hook", bell)
 
@@ -322,7 +327,9 @@ def _load(path: str) -> tuple[dict[str, str], bool]:
     return (found.names, True) if found.format <= FORMAT else ({}, False)
 
 
-_SUFFIX = re.compile(r"-\d+$")
+def _first_name(*candidates: str | None) -> str:
+    """The first of them that is a name."""
+    return next((name for name in candidates if name and is_name(name)), DEFAULT_NAME)
 
 
 def _from_folder(project: str | None) -> str | None:

@@ -26,48 +26,57 @@ class HookParams(Params):
 
 
 class _Input(msgspec.Struct):
-    """What we use of a hook's input."""
+    """What we use of a hook's input. All but the first are what a client of tomorrow may make of them."""
 
     session_id: str
-    hook_event_name: str = ""
-    stop_hook_active: bool = False
-    agent_id: str | None = None  # a subagent's step: its words are not the session's
+    hook_event_name: Any = ""
+    stop_hook_active: Any = False
+    agent_id: Any = None  # a subagent's step: its words are not the session's
+    prompt: Any = ""
+    source: Any = ""
+    notification_type: Any = ""
 
 
 async def hook(call: Call, p: HookParams) -> Result:
     try:
-        said = msgspec.json.decode(p.input, type=_Input)
-    except msgspec.MsgspecError as error:
+        # Not msgspec's decoder: it refuses the half of a surrogate pair that a cut tool output ends with.
+        said = msgspec.convert(json.loads(p.input), _Input)
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UsageError(f"not a hook's input: {error}", "this command is for the hooks of a client") from None
     if said.agent_id:
         return Result({})
     sessions = call.mesh.sessions
-    session = sessions.of_client(said.session_id, _pid(call.environment.get("CLAUDE_PID")))
+    pid = _pid(call.environment.get("CLAUDE_PID"))
+    session = sessions.of_client(said.session_id, pid)
     if p.wait:
-        return await _wait(call, said.session_id)
+        return await _wait(call, said.session_id, pid)
     if session is None or (agent := call.mesh.agents.get(session.name)) is None:
         return Result({})
     waker = agent.waker
     match said.hook_event_name:
         case "UserPromptSubmit" | "PostToolUse" | "PostToolUseFailure" | "PostToolBatch" as event:
             waker.stepped()
+            waker.heard(str(said.prompt))
             return _context(event, waker.tell())
         case "SessionStart":
-            waker.rested()
+            if said.source != "compact":  # which may be in the middle of a turn
+                waker.anew()
             return _context("SessionStart", waker.tell())
         case "Stop":
             # Once a turn: a peer that writes without end must not keep a session from ending its turn.
             line = None if said.stop_hook_active else waker.tell()
             if line is None:
                 waker.rested()
-            return _context("Stop", line)  # the session goes on with it
-        case "Notification" | "SessionEnd":
+            else:
+                waker.stepped()  # the session goes on with it
+            return _context("Stop", line)
+        case "Notification" if said.notification_type in ("", "idle_prompt"):
             waker.rested()
     return Result({})
 
 
 def _pid(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _context(event: str, line: str | None) -> Result:
@@ -76,7 +85,7 @@ def _context(event: str, line: str | None) -> Result:
     return Result({"output": {"hookSpecificOutput": {"hookEventName": event, "additionalContext": line}}})
 
 
-async def _wait(call: Call, client_session: str) -> Result:
+async def _wait(call: Call, client_session: str, client_pid: int | None) -> Result:
     """Until the ladder rings this rung. A later hook of the same session takes the place of an earlier one."""
     rung: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -84,7 +93,7 @@ async def _wait(call: Call, client_session: str) -> Result:
         if not rung.done():
             rung.set_result(line)
 
-    with call.mesh.sessions.waiting_hook(client_session, ring):
+    with call.mesh.sessions.waiting_hook(client_session, client_pid, ring):
         line = await rung
     return Result({"wake": line} if line else {})
 

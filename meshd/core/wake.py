@@ -5,7 +5,8 @@ registered one; `hook`, a hook of the client that waits and ends. The notify log
 decision. A wake is proven by a read and by nothing else: a rung that brought none within its time is followed by
 the next; after the last comes a pause that grows. A session at work is never rung: its hooks tell it.
 
-Times are wall seconds. Nothing here is written down: after a restart unread mail may be told once more.
+Times are monotonic seconds: a clock that is set must not hold a wake back. Nothing here is written down: after a
+restart unread mail may be told once more.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ RUNG_TIME = 30.0  # a model may think for long before its first call
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
 NEWS_PAUSE = 30.0  # between rings for new mail to somebody who has ignored the last
 BUSY_TIME = 180.0  # without a sign of work, a session that was busy counts as idle again
-SETTLE = 3.0  # a session that has just come may be about to read by itself
+SETTLE = 3.0  # a session that has just come, or has just read, may be about to read by itself
+
+_EVER = float("-inf")
 
 
 class Worked(NamedTuple):
@@ -33,72 +36,73 @@ class Worked(NamedTuple):
 
 
 class Ladder:
-    """State of one agent's wakes. Each method takes `now`; `tick` gives the rung to ring, if it is time."""
+    """State of one agent's wakes. Each method takes `now`; `tick` gives the rung to ring, if it is time.
+
+    A round is each armed rung once. While mail waits and a rung is armed there is always a next step, at `_due`.
+    """
 
     def __init__(self) -> None:
         self.armed: set[str] = set()
-        self.rung: str | None = None  # rung, and not yet answered by a read
+        self.rung: str | None = None  # rung, not yet answered by a read, and its time is not over
         self.worked: Worked | None = None
         self.failed: dict[str, str] = {}
         self._since: float | None = None  # since when mail waits; None: nothing is unread
-        self._untold = False
-        self._told_by: str | None = None
-        self._tried: set[str] = set()
-        self._rounds = 0
-        self._last_ring = float("-inf")
-        self._due: float | None = None
-        self._busy_until = float("-inf")
+        self._news = False  # mail has come since the last ring, and since the session was told
+        self._untold = False  # mail has come that the session is not known to have heard of
+        self._told_by: list[str] = []  # since the last read; the last one last
+        self._tried: set[str] = set()  # in this round
+        self._rounds = 0  # since the last read
+        self._last_ring = _EVER  # since the last read
+        self._due = _EVER
+        self._busy_until = _EVER
 
     # --- mail ---
 
     def mail(self, now: float) -> None:
         """New unread mail, or a reminder of some."""
+        soon = self._soon(now)
         if self._since is None:
-            self._since = now
-        self._untold = True
-        if self.rung is None:
-            soon = max(now + GATHER, self._last_ring + NEWS_PAUSE if self._rounds else now)
-            self._due = soon if self._due is None else min(self._due, soon)
+            self._since, self._due = now, soon
+        elif self.rung is None:
+            self._due = min(self._due, soon)
+        self._news = self._untold = True
 
     def found(self, now: float) -> None:
         """Unread mail of an earlier run: the first rung that is armed rings for it."""
-        self._since, self._untold = now, True
+        self._since = self._due = now
+        self._news = self._untold = True
 
     def read(self, left: int, now: float) -> None:
-        """Mail was read, and so much is left."""
-        if self._since is not None and self._told_by is not None:
-            self.worked = Worked(self._told_by, now, max(0.0, now - self._since))
-            self.failed.pop(self._told_by, None)
-        self._end_round()
-        self._rounds = 0
-        self._told_by = None
+        """Mail was read, and so much is left; that counts as waiting from now on."""
+        if self._since is not None and self._told_by:
+            self.worked = Worked(self._told_by[-1], now, now - self._since)
+        self._start_over()
         if left:
-            self._since, self._due = now, now + FIRST_PAUSE
+            self._since, self._due = now, now + (SETTLE if self._news else FIRST_PAUSE)
         else:
-            self._since = self._due = None
-            self._untold = False
+            self._since = None
+            self._news = self._untold = False
 
     # --- rungs ---
 
     def arm(self, rung: str, now: float, wait: float = GATHER) -> None:
-        """This rung can be rung from now on. Mail that waits for one rings it after `wait` seconds."""
+        """This rung can be rung from now on. Mail that waits for one rings it after `wait` seconds at the earliest."""
+        if not self.armed:
+            self._due = max(self._due, now + wait)
         self.armed.add(rung)
         self.failed.pop(rung, None)
-        if self._since is not None and self._due is None:
-            # What it was told of before is not told again the moment a used-up rung is armed anew.
-            self._due = max(now + wait, float("-inf") if self._untold else self._last_ring + self._pause())
 
     def disarm(self, rung: str, now: float, why: str | None = None) -> None:
-        """It cannot be rung any more. `why`: it failed, and the next one is due."""
+        """It cannot be rung any more. `why`: it failed, nobody was told by it, and the next one is due."""
         self.armed.discard(rung)
-        if why is not None:
-            self.failed[rung] = why
-            if self.rung == rung:
-                self._due = now
-        if not self.armed:
-            self._rounds += self.rung is not None
-            self._end_round()
-            self._due = None
+        if why is None:
+            return
+        self.failed[rung] = why
+        if rung in self._told_by:
+            self._told_by.remove(rung)
+        if self.rung == rung:
+            self._news = self._news or not self._told_by
+            self._due = now
 
     # --- the session's own steps ---
 
@@ -110,17 +114,27 @@ class Ladder:
         """The session is idle. What it was told of and did not read is rung for after a pause."""
         if not self.busy(now):
             return
-        self._busy_until = float("-inf")
-        if self._since is not None and self.armed:
-            self._end_round()
-            self._due = now + (GATHER if self._untold else self._pause())
+        self._busy_until = _EVER
+        if self._since is not None:
+            self._end_round(now)
 
     def tell(self) -> bool:
-        """Whether there is mail that the session was not told of; it counts as told from now on."""
-        told, self._untold = self._untold, False
+        """Whether there is mail that the session has not heard of; it counts as told from now on."""
+        told = self._untold
+        self._news = self._untold = False
         if told:
-            self._told_by = STEP
+            self._add_teller(STEP)
         return told
+
+    def heard(self) -> None:
+        """The last ring has reached the session: it knows of what had come by then."""
+        self._untold = self._untold and self._news
+
+    def anew(self, now: float) -> None:
+        """Another reader from now on, idle, whom nobody has told anything."""
+        self._start_over()
+        self._busy_until, self._due = _EVER, now + SETTLE
+        self._news = self._untold = self._since is not None
 
     def busy(self, now: float) -> bool:
         return now < self._busy_until
@@ -129,33 +143,51 @@ class Ladder:
 
     def next_due(self) -> float | None:
         """When `tick` has something to do. A busy session's end of work is waited for, not its next second."""
-        return None if self._due is None else max(self._due, self._busy_until)
+        if self._since is None or not self.armed:
+            return None
+        return max(self._due, self._busy_until)
 
     def tick(self, now: float) -> str | None:
         """The rung to ring now, if any."""
         due = self.next_due()
         if due is None or now < due:
             return None
-        for rung in _in_order(self.armed):
-            if rung not in self._tried:
-                self._tried.add(rung)
-                self.rung = self._told_by = rung
-                self._untold = False
-                self._last_ring = now
-                self._due = now + RUNG_TIME
-                return rung
-        # With nothing armed the next rung that is begins a round.
-        self._due = now + self._pause() if self.armed else None
-        self._rounds += self.rung is not None
-        self._end_round()
-        return None
+        rung = next((rung for rung in _in_order(self.armed) if rung not in self._tried), None)
+        if rung is None:
+            self._end_round(now)
+            return None
+        self._tried.add(rung)
+        self._add_teller(rung)
+        self.rung = rung
+        self._news = False
+        self._last_ring = now
+        self._due = now + RUNG_TIME
+        return rung
 
-    def _pause(self) -> float:
-        return float(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._rounds, 30)))
+    def _soon(self, now: float) -> float:
+        """When new mail is rung for."""
+        return max(now + GATHER, self._last_ring + NEWS_PAUSE)
 
-    def _end_round(self) -> None:
+    def _end_round(self, now: float) -> None:
+        """What was rung in it, if anything, brought no read. The next begins after a pause, or soon if mail came."""
+        self._rounds += bool(self._tried)
         self.rung = None
         self._tried.clear()
+        pause = FIRST_PAUSE * 2 ** min(max(0, self._rounds - 1), 30)
+        self._due = self._soon(now) if self._news else now + min(LONGEST_PAUSE, pause)
+
+    def _start_over(self) -> None:
+        """As if nothing had been rung yet."""
+        self.rung = None
+        self._tried.clear()
+        self._told_by.clear()
+        self._rounds = 0
+        self._last_ring = _EVER
+
+    def _add_teller(self, teller: str) -> None:
+        if teller in self._told_by:
+            self._told_by.remove(teller)
+        self._told_by.append(teller)
 
     # --- telling ---
 
