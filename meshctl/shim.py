@@ -38,7 +38,7 @@ class _Ended(Exception):
 class _Open:
     """A request that was not answered yet."""
 
-    def __init__(self, request_id: "Any", line: bytes, method: str) -> None:
+    def __init__(self, request_id: "Any", line: bytes, method: "Any") -> None:
         self.id = request_id
         self.line = line
         self.method = method
@@ -66,9 +66,9 @@ class Shim:
         self._trouble = ("meshd does not answer", "meshctl doctor")
 
     def run(self) -> int:
-        for number in (_signal.SIGINT, _signal.SIGTERM):
-            _signal.signal(number, _end)
+        _on_signals(_end)
         self._poll.register(0, select.POLLIN)
+        self._poll.register(1, 0)  # only whether the client has closed it
         try:
             while True:
                 self._gateway = self._reach()
@@ -78,6 +78,10 @@ class Shim:
                 self._gateway = None
         except (_Ended, BrokenPipeError):
             return 0
+        finally:
+            _on_signals(_signal.SIG_IGN)  # the interpreter's end is not to be interrupted
+            if self._gateway is not None:
+                self._gateway.close()
 
     # --- the gateway ---
 
@@ -142,7 +146,7 @@ class Shim:
         self._poll.register(fd, select.POLLIN)
         try:
             while not (end and data.endswith(end)):
-                for ready, _ in self._poll.poll():
+                for ready in self._readable():
                     if ready == 0:
                         self._from_client()
                     elif piece := os.read(fd, CHUNK):
@@ -190,7 +194,7 @@ class Shim:
         self._poll.register(gateway, select.POLLIN)
         try:
             while True:
-                for fd, _ in self._poll.poll():
+                for fd in self._readable():
                     if fd == 0:
                         self._from_client()
                         continue
@@ -210,8 +214,15 @@ class Shim:
         """Listen to the client alone for so long, or until it asks for something."""
         until, waiting = time.monotonic() + seconds, len(self._open)
         while (left := until - time.monotonic()) > 0 and len(self._open) <= waiting:
-            if self._poll.poll(left * 1000):
+            if self._readable(left):
                 self._from_client()
+
+    def _readable(self, seconds: "float | None" = None) -> "list[int]":
+        """What there is something to read from, after so long at most. Raises `_Ended` if nobody reads from us."""
+        found = [fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)]
+        if 1 in found:
+            raise _Ended
+        return found
 
     # --- the client ---
 
@@ -243,9 +254,10 @@ class Shim:
         if method == "notifications/initialized":
             self._initialized = line
         elif method == "notifications/cancelled":
-            self._open.pop(_key((message.get("params") or {}).get("requestId")), None)
-        if not isinstance(method, str) or request_id is None:
-            self._send(line)
+            params = message.get("params")
+            self._open.pop(_key(params.get("requestId") if isinstance(params, dict) else None), None)
+        if not _is_id(request_id) or "result" in message or "error" in message:
+            self._send(line)  # nobody waits for an answer to it
             return
         request = self._open[_key(request_id)] = _Open(request_id, line, method)
         if method == "initialize":
@@ -268,11 +280,13 @@ class Shim:
             self._suppress = None
             return
         request = self._open.pop(key, None)
-        if request is not None:  # else it was answered or cancelled before
-            write(1, line)
-            self._ready = self._ready or request.method == "tools/list"
-            if request.method == "tools/call":
-                self._send(b'{"jsonrpc":"2.0","method":"$mesh/written","params":{"id":%s}}\n' % _json(message["id"]))
+        if request is None:  # it was cancelled, and the client wants no answer any more
+            self._send(b'{"jsonrpc":"2.0","method":"$mesh/dropped","params":{"id":%s}}\n' % _json(message["id"]))
+            return
+        write(1, line)
+        self._ready = self._ready or request.method == "tools/list"
+        if request.method == "tools/call":
+            self._send(b'{"jsonrpc":"2.0","method":"$mesh/written","params":{"id":%s}}\n' % _json(message["id"]))
 
     def _obey(self, method: str, params: "dict[str, Any]") -> None:
         if method == "$mesh/name":
@@ -308,7 +322,7 @@ def _attach(session: str, had: str, ready: bool) -> bytes:
         "session": session,
         "had": had,
         "name": environment("AGENT_MESH_NAME"),
-        "project": environment("CLAUDE_PROJECT_DIR") or os.getcwd(),
+        "project": environment("CLAUDE_PROJECT_DIR") or _folder(),
         "client_session": environment("CLAUDE_CODE_SESSION_ID"),
         "client": inbox_socket.client(),
     }
@@ -316,6 +330,13 @@ def _attach(session: str, had: str, ready: bool) -> bytes:
     rungs = ",".join(map(quote, inbox_socket.rungs()))
     ours = f'"client_pid":{os.getppid()},"rungs":[{rungs}],"ready":{"true" if ready else "false"}'
     return f"{{{shown},{ours}}}\n".encode("utf-8", "replace")
+
+
+def _folder() -> "str | None":
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # it was deleted
 
 
 def _connect_to(path: str) -> "socket | None":
@@ -332,23 +353,37 @@ def _parsed(line: bytes) -> "dict[str, Any]":
     """The message in a line; an empty one if it is none: the gateway says what is wrong with it."""
     try:
         message = parse(line)
-    except (ValueError, StopIteration, RecursionError):
+    except (ValueError, StopIteration, RecursionError, SystemError):  # the last: on 3.11, with no `json` loaded
         return {}
     return message if isinstance(message, dict) else {}
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
 def _key(request_id: "Any") -> str:
-    return repr(request_id)  # 1 and "1" are two
+    return repr(request_id) if _is_id(request_id) else ""  # 1 and "1" are two
 
 
 def _json(request_id: "Any") -> bytes:
-    if isinstance(request_id, str):
-        return quote(request_id).encode("utf-8", "replace")
-    return b"null" if request_id is None else str(request_id).encode()
+    if not _is_id(request_id):
+        return b"null"
+    return quote(request_id).encode("utf-8", "replace") if isinstance(request_id, str) else b"%d" % request_id
+
+
+def _on_signals(handler: "Any") -> None:
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(number, handler)
 
 
 def _end(number: int, frame: object) -> None:
+    _on_signals(_nothing)  # the next one would end the end
     raise _Ended
+
+
+def _nothing(number: int, frame: object) -> None:
+    """For a client in a hurry, which signals more than once."""
 
 
 def run() -> int:

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from meshd.errors import MeshError, Stopping
+from meshd.errors import MeshError, Stopping, UsageError
 
 LIMIT = 2 << 20
-
+MAX_LINE = 1 << 20  # what the daemon takes
 
 Notify = Callable[[str, dict[str, Any]], None]
 
@@ -55,8 +55,11 @@ class Control:
         if self.gone:
             raise _gone()
         self._last = number = self._last + 1
+        line = encoded({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + b"\n"
+        if len(line) > MAX_LINE:  # the daemon would close the connection
+            raise UsageError(f"a call of {len(line)} bytes is too long", "Put it into a file and send the path.")
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        self._writer.write(line)
         try:
             return await future
         except asyncio.CancelledError:
@@ -67,9 +70,6 @@ class Control:
             raise
         finally:
             del self._waiting[number]
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self._writer.write(msgspec.json.encode(message) + b"\n")
 
     def _hand_back(self, result: Any) -> None:
         """An answer that nobody waits for any more: mail in it is unread again."""
@@ -102,10 +102,15 @@ class Control:
     def gone(self) -> bool:
         return self._task.done()
 
+    @property
+    def running(self) -> int:
+        """How many calls are not answered yet."""
+        return len(self._waiting)
+
     def tell(self, method: str, **params: Any) -> None:
         """A call whose answer nobody waits for."""
         if not self.gone:
-            self._send({"jsonrpc": "2.0", "method": method, "params": params})
+            self._writer.write(encoded({"jsonrpc": "2.0", "method": method, "params": params}) + b"\n")
 
     async def wait_closed(self) -> None:
         await asyncio.wait([self._task])
@@ -115,6 +120,16 @@ class Control:
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
+
+
+def encoded(value: Any) -> bytes:
+    """The value as JSON, the same for the same value. Raises `UsageError` if a client's value has no such form."""
+    try:
+        return msgspec.json.encode(value, order="sorted")
+    except UnicodeEncodeError:
+        raise UsageError("the text is not valid Unicode: half of a character is missing", "Send it whole.") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise UsageError(f"the arguments cannot be sent: {error}", "Send plain values.") from None
 
 
 def _gone() -> DaemonGone:

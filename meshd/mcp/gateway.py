@@ -4,13 +4,15 @@ Both sides speak MCP, a line each, and a few words of our own, which the shim ke
 `$mesh/name {name}` tells it the session's name, `$mesh/refused {what, then}` that there is none, `$mesh/stopping {}`
 that the daemon was stopped on purpose;
 `$mesh/wake {text}` asks it to write to its session's inbox socket, `$mesh/failed {rung, why}` says that it could
-not, and `$mesh/written {id}` that an answer has been written to the client, which makes mail in it read.
+not, `$mesh/written {id}` that an answer has been written to the client, which makes mail in it read, and
+`$mesh/dropped {id}` that it was not, because the client had cancelled the request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from typing import Any
 
@@ -18,7 +20,7 @@ import anyio
 import msgspec
 from mcp.server.runner import serve_loop
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCResponse, jsonrpc_message_adapter
+from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from meshd.core.wake import RUNGS
@@ -157,13 +159,31 @@ class _Conversation:
         if not line.strip():
             return None
         try:
-            return SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False))
+            message = jsonrpc_message_adapter.validate_json(line, by_name=False)
         except ValidationError:
-            parsed = _is_json(line)
-            code, what = (-32600, "not a JSON-RPC request") if parsed else (-32700, "not JSON")
-            error = {"code": code, "message": f"{what}: send one JSON-RPC 2.0 object a line, no batches"}
-            self._writer.write(msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error}) + b"\n")
+            return self._unusual(line)
+        if isinstance(message, JSONRPCNotification) and b'"id"' in line:
+            return self._unusual(line)  # to the SDK a request whose id is none is a notification
+        return SessionMessage(message)
+
+    def _unusual(self, line: bytes) -> SessionMessage | None:
+        """A line that is not quite a message. Who waits for an answer to it gets one, under its id if it has one."""
+        try:
+            found = json.loads(line)  # lenient: it takes half a character, where a client has cut a text off
+        except (ValueError, RecursionError):
+            self._refuse(None, -32700, "not JSON")
             return None
+        try:
+            kind = JSONRPCRequest if "id" in found else JSONRPCNotification
+            return SessionMessage(kind.model_validate(found, by_name=False))
+        except (ValidationError, TypeError):
+            request_id = found.get("id") if isinstance(found, dict) else None
+            self._refuse(request_id if type(request_id) in (int, str) else None, -32600, "not a JSON-RPC request")
+            return None
+
+    def _refuse(self, request_id: int | str | None, code: int, what: str) -> None:
+        error = {"code": code, "message": f"{what}: send one JSON-RPC 2.0 object a line, no batches"}
+        self._writer.write(json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode() + b"\n")
 
     def _took(self, line: bytes) -> bool:
         """Whether the line was one of our own words; they are answered by nobody."""
@@ -174,16 +194,10 @@ class _Conversation:
         match word.method, word.params:
             case "$mesh/written", {"id": request_id}:
                 self.session.delivered(request_id)
+            case "$mesh/dropped", {"id": request_id}:
+                self.session.dropped(request_id)
             case "$mesh/failed", {"rung": str() as rung, "why": str() as why} if rung in RUNGS:
                 self.session.control.tell("session.failed", rung=rung, why=why[:200])
             case _:
                 return False
         return True
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        msgspec.json.decode(line)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return False
-    return True

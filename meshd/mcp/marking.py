@@ -39,5 +39,10 @@ def marked(elements: Iterable[str]) -> str:
     return "\n".join([NOTICE, *elements])
 
 
+def quoted(error: str) -> str:
+    """What went wrong, where the sentence has a peer's words in it."""
+    return marked([f"<error>{escape(error)}</error>"])
+
+
 def blocks(messages: Sequence[Mapping[str, Any]]) -> str:
     return marked(map(message_block, messages))

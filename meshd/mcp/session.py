@@ -16,13 +16,14 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsResult, Pa
 from mcp_types import Tool as ListedTool
 
 from meshd import __version__
-from meshd.errors import MeshError, UsageError
-from meshd.mcp.control import Control, DaemonError
-from meshd.mcp.marking import escape
+from meshd.errors import Full, MeshError, NotAllowed, UsageError
+from meshd.mcp.control import Control, DaemonError, encoded
+from meshd.mcp.marking import escape, quoted
 from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
 
 NAME = "agent-mesh"
 PROGRESS_EVERY = 5.0
+MAX_WAITING = 200  # the daemon carries out 256 calls of a connection at once, and reads no further one
 
 _AT_HAND: dict[str, Any] = {"anthropic/alwaysLoad": True}  # Claude Code shows a model only the names of all other tools
 
@@ -85,12 +86,15 @@ class Session:
             raise UsageError(
                 f"{tool.name}: {error}", f"Parameters: {', '.join(tool.args.__struct_fields__)}."
             ) from None
+        if tool.waits is not None and self.control.running >= MAX_WAITING:
+            raise Full(f"{MAX_WAITING} calls of this session are waiting already", "Wait for their answers first.")
         if tool.own is not None and given[tool.own] is None:
             given[tool.own] = self._own_name()
         params = {tool.renamed.get(key, key): value for key, value in given.items() if value is not None} | tool.always
         if tool.sends:
-            # The same call again, after a reconnection, is the same message.
-            params["id"] = hashlib.sha256(f"{self.key} {request_id!r}".encode()).hexdigest()[:32]
+            # The same call again, after a reconnection, is the same message; an id that is used anew is not.
+            call = f"{self.key} {request_id!r} {tool.name} ".encode() + encoded(arguments)
+            params["id"] = hashlib.sha256(call).hexdigest()[:32]
         if tool.reads:
             params["ack"] = "explicit"
         try:
@@ -154,7 +158,9 @@ async def _call_tool(ctx: Context, params: CallToolRequestParams) -> CallToolRes
     except MeshError as error:
         kind = error.daemon_kind if isinstance(error, DaemonError) else error.kind
         hint = _HINTS.get(kind, error.hint)
-        text = escape(error.message) + (f"\nNext: {escape(hint)}" if hint else "")
+        # Who holds a name says of itself where it runs: the only words of a stranger in an error.
+        what = quoted(error.message) if kind == NotAllowed.kind else escape(error.message)
+        text = what + (f"\nNext: {escape(hint)}" if hint else "")
         return CallToolResult(content=[TextContent(text=text)], is_error=True)
     return CallToolResult(content=[TextContent(text=tool.text(result))], structured_content=result)
 

@@ -1,0 +1,125 @@
+"""The endpoints: MCP in both transports, health, metrics."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.server.runner import serve_loop
+from mcp.server.sse import SseServerTransport
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from meshd import __version__, metrics
+from meshd.mcp.http.address import Address
+from meshd.mcp.http.exchange import EXCHANGE, HandingOver
+from meshd.mcp.http.front import Front, SseFront, introduce
+from meshd.mcp.http.guard import Guard, name_of
+from meshd.mcp.http.line import Daemon
+from meshd.mcp.session import Sessions, server
+
+# The daemon takes lines of 1 MiB, and a call is sent to it in one: the rest is for what is put around it.
+MAX_BODY = (1 << 20) - 4096
+MAX_SESSIONS = 1000
+STOPPING = "this HTTP server was stopped before the call was answered"
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Application:
+    """The ASGI application `asgi`, and what it holds. `control` is the path of the daemon's socket."""
+
+    def __init__(self, control: str, address: Address) -> None:
+        self._daemon = Daemon(control)
+        self._front = Front(self._daemon)
+        mcp = server()
+        mcp.lifespan = self._sessions
+        mcp.middleware.append(introduce)
+        mcp.get_tool_input_schema = lambda name: None  # no parameter of ours is mirrored in a header
+        # The guard has looked at Host and Origin before, for every path.
+        self._manager = StreamableHTTPSessionManager(mcp, max_request_body_size=MAX_BODY, max_sessions=MAX_SESSIONS)
+        messages = SseServerTransport("/messages/", max_request_body_size=MAX_BODY)
+        routes = [
+            Route("/mcp", _Mcp(StreamableHTTPASGIApp(self._manager))),
+            Route("/sse", _Sse(mcp, self._front, messages)),
+            Mount("/messages/", messages.handle_post_message),
+            Route("/health", self._health, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+        self._handing_over = HandingOver(Starlette(routes=routes, lifespan=self._lifespan))
+        self.asgi = Guard(self._handing_over, address.names, address.token)
+
+    def interrupt(self) -> None:
+        """Answer the calls that wait: the process ends."""
+        self._handing_over.interrupt(STOPPING)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        try:
+            async with self._manager.run():
+                yield
+        finally:
+            await self._front.close()
+            await self._daemon.close()
+
+    @contextlib.asynccontextmanager
+    async def _sessions(self, mcp: Server[Sessions]) -> AsyncIterator[Sessions]:
+        yield self._front
+
+    async def _health(self, request: Request) -> JSONResponse:
+        """Whether a message could be sent now: to a load balancer, or to a person with curl."""
+        status = await self._daemon.status()
+        store = status["store"]["state"] if status is not None else "unknown"
+        body = {
+            "ok": store == "up",
+            "version": __version__,
+            "daemon": None if status is None else {"version": status["version"], "pid": status["pid"]},
+            "store": store,
+        }
+        return JSONResponse(body, status_code=200 if body["ok"] else 503, headers={"cache-control": "no-store"})
+
+    async def _metrics(self, request: Request) -> PlainTextResponse:
+        text = metrics.render(await self._daemon.status())
+        text += metrics.render_http(self._front.sessions, self.asgi.answered)
+        return PlainTextResponse(text, media_type=METRICS_TYPE)
+
+
+class _Mcp:
+    """`/mcp`. No answer is kept to be sent again: a client that asks for one gets a new stream."""
+
+    def __init__(self, app: StreamableHTTPASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(key, value) for key, value in scope["headers"] if key != b"last-event-id"]
+        await self._app({**scope, "headers": headers}, receive, send)
+
+
+class _Sse:
+    """`/sse`: a session for as long as its response lasts."""
+
+    def __init__(self, mcp: Server[Sessions], front: Front, transport: SseServerTransport) -> None:
+        self._mcp = mcp
+        self._front = front
+        self._transport = transport
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            await Response(status_code=405, headers={"allow": "GET"})(scope, receive, send)
+            return
+        if self._open >= MAX_SESSIONS:
+            await PlainTextResponse("too many sessions", status_code=503)(scope, receive, send)
+            return
+        state: Any = SseFront(self._front, scope[EXCHANGE], name_of(Request(scope)))
+        self._open += 1
+        try:
+            async with self._transport.connect_sse(scope, receive, send) as (read, write):
+                await serve_loop(self._mcp, read, write, lifespan_state=state)
+        finally:
+            self._open -= 1

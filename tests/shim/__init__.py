@@ -1,0 +1,1 @@
+"""MCP sessions as a client has them: a real `meshctl mcp`, a real gateway, a real daemon."""

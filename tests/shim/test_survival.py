@@ -1,0 +1,288 @@
+"""What happens to the daemon or its gateway happens to no session: one answer to a request, one copy of a message."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helper import Home, Store, a_home, program, wait_until
+from tests.shim.client import HELLO, Client, McpError, a_session
+from tests.shim.conftest import Open
+from tests.shim.daemon import kill_daemon, kill_gateway, stop_daemon, waiting
+
+FAULTS = [kill_daemon, stop_daemon, kill_gateway]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_waiting_calls_are_answered_once(own: Home, own_session: Open, fault: object) -> None:
+    """A request and twenty listening calls wait when it happens; the session has nothing to do for their answers."""
+    assert callable(fault)
+    own.start()
+    alice, bob = own_session("alice"), own_session("bob")
+    asked = alice.begin("mesh_request", to="bob", message="well?", timeout_s=60)
+    question = bob.ok("mesh_listen_once", timeout_s=20)["message"]
+    listening = [alice.begin("mesh_listen_once", timeout_s=60) for _ in range(20)]
+    wait_until(lambda: waiting(own, "alice") == 20, "all of them wait")
+
+    fault(own)
+    bob.ok("mesh_reply", to=question["id"], text="yes")
+    assert alice.finish(asked).data["reply"] == "yes"
+    sent = {bob.ok("mesh_send", to="alice", message=f"m{k}")["id"] for k in range(20)}
+    assert {alice.finish(request).data["message"]["id"] for request in listening} == sent
+    assert alice.texts() == []
+    assert len(alice.answers["1"]) == 1
+
+
+def test_kills_lose_and_double_no_acknowledged_message(own: Home, own_session: Open) -> None:
+    """Twenty sends are on their way at each of six kills, at any moment between the first and the last answer."""
+    own.start()
+    alice, bob = own_session("alice"), own_session("bob")
+    acknowledged, faults = [], [kill_daemon, kill_gateway] * 3
+    random.shuffle(faults)
+    for k, fault in enumerate(faults):
+        requests = [alice.begin("mesh_send", to="bob", message=f"{k}-{n}") for n in range(20)]
+        answered = random.randrange(20)
+        alice.until(lambda r=requests, n=answered: sum(map(alice.has, r)) >= n, f"{answered} answers")
+        fault(own)
+        replies = [alice.finish(request) for request in requests]
+        acknowledged += [reply.data["id"] for reply in replies if not reply.failed]
+        assert [reply.text for reply in replies if reply.failed and "may have been sent" not in reply.text] == []
+    received = [message["id"] for message in bob.ok("mesh_inbox", limit=1000)["messages"]]
+    assert len(received) == len(set(received))
+    assert set(acknowledged) <= set(received)
+    assert len(acknowledged) > 90
+
+
+def test_a_session_keeps_its_name_and_its_mail(own: Home, own_session: Open) -> None:
+    """Also the name that it took by itself; what came while nothing ran is unread afterwards."""
+    own.start()
+    alice, bob = own_session("alice"), own_session("bob")
+    alice.ok("mesh_register", name="carol", role="tester")
+    bob.ok("mesh_send", to="carol", message="before")
+    for fault in FAULTS:
+        fault(own)
+    sent = bob.ok("mesh_send", to="carol", message="after")
+    assert alice.texts() == ["before", "after"]
+    assert alice.ok("mesh_ping", agent="carol")["ok"]
+    [carol] = [agent for agent in alice.ok("mesh_who")["agents"] if agent["agent"] == "carol"]
+    assert (carol["role"], carol["session"]) == ("tester", True)
+    assert "carol is another live session" in bob.refused("mesh_send", to="bob", message="x", from_agent="carol")
+    assert sent["held"]
+
+
+def test_what_is_asked_while_nothing_runs_is_answered_once_it_does(own: Home, own_session: Open) -> None:
+    own.start()
+    alice = own_session("alice", AGENT_MESH_NO_AUTOSTART="1")
+    own.kill()
+    requests = [alice.begin("mesh_send", to="bob", message=f"m{k}") for k in range(10)]
+    alice.notify("notifications/cancelled", {"requestId": requests[9]})
+    own.start()
+    sent = [alice.finish(request).data["id"] for request in requests[:9]]
+    assert [message["id"] for message in own.json("inbox", "bob")["messages"]] == sent
+    assert not alice.has(requests[9])
+
+
+def test_a_daemon_that_was_stopped_is_left_alone_until_a_session_asks_for_something(
+    own: Home, own_session: Open
+) -> None:
+    own.start()
+    alice, bob = own_session("alice"), own_session("bob")
+    stop_daemon(own)
+    assert own.daemon is not None
+    own.daemon.wait()
+    assert own.run("status").returncode == 3
+    bob.ok("mesh_send", to="alice", message="hello")
+    assert alice.texts() == ["hello"]
+    assert own.run("status").returncode == 0
+
+
+def test_a_client_that_gives_all_its_requests_one_id_outlives_the_gateway(own: Home, tmp_path: Path) -> None:
+    """The handshake among them: it is replayed although a request of that id is open."""
+    own.start()
+    with contextlib.closing(Client(own, tmp_path / "alice")) as alice:
+        alice.result(alice.request("initialize", HELLO, "same"))
+        alice.answers.clear()
+        alice.begin("mesh_listen_once", "same", timeout_s=60)
+        wait_until(lambda: waiting(own, "alice") == 1, "it listens")
+        kill_gateway(own)
+        own.meshctl("send", "alice", "hello")
+        assert alice.finish("same").data["message"]["text"] == "hello"
+
+
+# --- no daemon at all ---
+
+
+def test_a_session_starts_the_daemon_that_it_needs(own: Home, own_session: Open) -> None:
+    alice = own_session("alice")
+    assert [agent["agent"] for agent in alice.ok("mesh_who")["agents"]] == ["alice"]
+    assert own.json("status")["pid"] != alice.process.pid
+
+
+def test_sessions_that_open_at_once_start_one_daemon(own: Home, own_session: Open) -> None:
+    clients: list[Client] = []
+    threads = [threading.Thread(target=lambda k=k: clients.append(own_session(f"a{k}"))) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(clients) == 4
+    found = {agent["agent"]: agent["pid"] for agent in clients[0].ok("mesh_who")["agents"]}
+    assert sorted(found) == ["a0", "a1", "a2", "a3"]
+    assert set(found.values()) == {own.json("status")["pid"]}
+
+
+def impatient(seconds: float) -> tuple[str, ...]:
+    """The shim with less patience, as a command."""
+    code = f"import sys; from meshctl import shim; shim.PATIENCE = {seconds}; sys.exit(shim.run())"
+    return (sys.executable, "-c", code)
+
+
+def test_without_a_daemon_that_may_be_started_requests_are_refused_in_time(own: Home, tmp_path: Path) -> None:
+    """The error says what forbids it and what to do; the session works as soon as somebody does that."""
+    client = Client(own, tmp_path / "alice", command=impatient(0.5), AGENT_MESH_NO_AUTOSTART="1")
+    with pytest.raises(McpError, match=r"AGENT_MESH_NO_AUTOSTART forbids to start it\. Next: meshctl up"):
+        client.initialize()
+    own.start()
+    client.initialize()
+    assert client.ok("mesh_who")["agents"]
+    client.close()
+
+
+def test_a_call_that_has_waited_for_long_outlives_a_restart_like_any_other(own: Home, tmp_path: Path) -> None:
+    """Patience counts from the moment the daemon went, not from the request."""
+    own.start()
+    patience = 2.0
+    alice = Client(own, tmp_path / "alice", command=impatient(patience), AGENT_MESH_NO_AUTOSTART="1")
+    alice.initialize()
+    waiting, began = alice.begin("mesh_listen_once", name="alice", timeout_s=60), time.monotonic()
+    wait_until(lambda: time.monotonic() - began > patience, "it has waited for longer than the patience")
+    own.kill()
+    own.start()
+    own.meshctl("send", "alice", "hello")
+    assert alice.finish(waiting).data["message"]["text"] == "hello"
+    alice.close()
+
+
+@pytest.mark.parametrize("broken", ["state", "config", "socket"])
+def test_a_daemon_that_cannot_start_is_an_error_that_says_why(own: Home, tmp_path: Path, broken: str) -> None:
+    """And the session works as soon as what was wrong is mended, without being started anew."""
+    path, why = {
+        "state": (own.state, f"{own.state}"),
+        "config": (own.config, "no_such_key"),
+        "socket": (Path(own.socket).parent, "agent-mesh"),
+    }[broken]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no_such_key = 1\n")
+    client = Client(own, tmp_path / "alice", command=impatient(0.5))
+    with pytest.raises(McpError, match=why) as refused:
+        client.initialize()
+    assert "Next: " in refused.value.message
+    path.unlink()
+    wait_until(lambda: handshake(client), "the handshake works")
+    assert client.ok("mesh_who")["agents"]
+    client.close()
+
+
+def handshake(client: Client) -> bool:
+    """Whether it works now."""
+    try:
+        client.initialize()
+    except McpError:
+        return False
+    return True
+
+
+def test_a_request_that_ends_the_daemon_each_time_is_given_up(own: Home, own_session: Open) -> None:
+    """It must not take the mesh down for ever; what else is asked meanwhile is answered."""
+    own.start()
+    alice = own_session("alice")
+    waiting = alice.begin("mesh_listen_once", timeout_s=60)
+    while not alice.has(waiting):
+        assert alice.ok("mesh_who")["agents"]
+        kill_gateway(own)
+    with pytest.raises(McpError, match=r"the daemon went away each time that it was asked this\. Next: meshctl logs"):
+        alice.finish(waiting)
+    assert alice.ok("mesh_who")["agents"]
+
+
+# --- no store ---
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Iterator[Store]:
+    """A store that the test may kill."""
+    (tmp_path / "store").mkdir()
+    store = Store(program("valkey"), tmp_path / "store", "--appendonly", "yes")
+    yield store
+    store.close()
+
+
+@contextlib.contextmanager
+def started(home: Home, folder: Path) -> Iterator[Client]:
+    """A session of a daemon that runs."""
+    home.start()
+    with a_session(home, folder) as client:
+        yield client
+
+
+def test_a_session_opens_while_the_store_is_down(stores: Store, tmp_path: Path) -> None:
+    """It says its name; its tools say what is wrong; all works by itself when the store is back."""
+    stores.kill()
+    with a_home(tmp_path / "home", stores.url) as home, started(home, tmp_path / "alice") as alice:
+        assert "You are alice;" in alice.answers["1"][0]["result"]["instructions"]
+        asked = [
+            alice.begin("mesh_send", to="bob", message="hello"),
+            alice.begin("mesh_broadcast", message="hello"),
+            alice.begin("mesh_request", to="bob", message="hello"),
+            alice.begin("mesh_inbox"),
+            alice.begin("mesh_who"),
+            alice.begin("mesh_ping", agent="bob"),
+        ]
+        for reply in map(alice.finish, asked):
+            assert reply.failed
+            assert "the store unix://" in reply.text
+            assert "tell your user if it lasts: meshctl doctor." in reply.text
+        stores.start()
+        wait_until(lambda: not alice.call("mesh_who").failed, "the store is back")
+        home.meshctl("send", "alice", "hello", "--from", "bob")
+        assert alice.ok("mesh_listen_once", timeout_s=20)["message"]["text"] == "hello"
+        assert [a["agent"] for a in alice.ok("mesh_who")["agents"] if a["session"]] == ["alice"]
+
+
+def test_sessions_that_open_while_the_store_is_down_do_not_wait_for_one_another(stores: Store, tmp_path: Path) -> None:
+    """A client gives a server up that takes long to begin."""
+    stores.kill()
+    with a_home(tmp_path / "home", stores.url) as home:
+        home.start()
+        clients = [Client(home, tmp_path / f"a{k}") for k in range(4)]
+        began = time.monotonic()
+        for client in clients:
+            client.request("initialize", HELLO)
+        said = [client.result(1)["instructions"] for client in clients]
+        took = time.monotonic() - began
+        assert all(f"You are a{k};" in words for k, words in enumerate(said))
+        assert took < 7, f"{took:.1f} s"
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("kill", "Nothing was sent."), ("pause", "It may have been sent.")], ids=["kill", "pause"]
+)
+def test_a_session_outlives_the_store(stores: Store, tmp_path: Path, how: str, said: str) -> None:
+    """Its tools say what became of a message, and what waits goes on to wait."""
+    with a_home(tmp_path / "home", stores.url) as home, started(home, tmp_path / "alice") as alice:
+        listening = alice.begin("mesh_listen_once", timeout_s=60)
+        getattr(stores, how)()
+        assert said in alice.refused("mesh_send", to="bob", message="lost")
+        stores.start() if how == "kill" else stores.resume()
+        wait_until(lambda: not alice.call("mesh_who").failed, "the store is back")
+        sent = alice.ok("mesh_send", to="alice", message="hello")["id"]
+        assert alice.finish(listening).data["message"]["id"] == sent
