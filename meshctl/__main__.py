@@ -6,16 +6,21 @@ in `meshctl.local`, which is imported only then.
 
 import os
 import sys
+import time
 
-from meshctl.client import Lost, Refused, complain, connect, exchange, make_request
+from meshctl.client import Lost, Refused, Silent, complain, connect, exchange, make_request
+from meshd import __version__, paths
 
 # Carried out in this process: they must work where no daemon does, or end the one that runs.
 LOCAL = (
     "up", "down", "doctor", "logs", "path", "version", "--version", "demo", "help", "mcp", "serve",
     "install", "uninstall", "completion", "service",
 )  # fmt: skip
-ATTEMPTS = 3
+ATTEMPTS = 3  # in a row: the call may be what ends the daemon
+LASTED = 5.0  # seconds after which a connection was none of those
 COMPLETE_TIMEOUT = 1.0
+# Seconds in which it is known how the daemon is, or that it hangs; every other command waits for it.
+PROMPT = {"status": 5.0, "metrics": 5.0}
 LOST = "the daemon went away before it answered, and the outcome is unknown\n  next: meshctl status\n"
 
 
@@ -40,6 +45,9 @@ def main() -> int:
     except Refused as refused:
         complain(f"meshctl: {refused.args[0]}\n  next: {refused.args[1]}\n")
         return 2
+    except Silent:
+        complain(f"meshd does not answer on {paths.socket_path()}\n  next: meshctl doctor\n")
+        return 4
     except Lost:
         complain(LOST)
         return 4
@@ -55,19 +63,29 @@ def _run(arguments: list[str]) -> int:
     request = make_request(arguments)
     if name == "complete":
         return _complete(request)
-    for attempt in range(ATTEMPTS):
+    if name == "events" and ("-f" in options or "--follow" in options):
+        from meshctl import following
+
+        return following.events(arguments, request)
+    resumed, left = False, ATTEMPTS
+    while left:
         connection = connect()
         if connection is None:
             from meshctl import local
 
-            connection = local.start_for(arguments, resumed=attempt > 0)
+            connection = local.start_for(arguments, resumed=resumed)
             if isinstance(connection, int):
                 return connection
+        began = time.monotonic()
+        connection.settimeout(PROMPT.get(name))
         try:
-            return exchange(connection, request)
+            return exchange(connection, request, __version__)
+        except Silent:
+            raise
         except Lost:
-            # Every message has the id that was made below, so repeating the call cannot send twice.
-            continue
+            # Every message has the id that was made above, so repeating the call cannot send twice.
+            resumed = True
+            left = ATTEMPTS if time.monotonic() - began > LASTED else left - 1
         finally:
             connection.close()
     raise Lost

@@ -1,19 +1,23 @@
-"""Starting the daemon: detached from the terminal, and only one however many ask at once."""
+"""Starting the daemon: by its service if there is one, else detached from the terminal; and only one at a time."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
-from meshctl.client import connect
+from meshctl.client import complain, connect
 from meshd import paths
 from meshd.disk.files import private_dir
 from meshd.errors import ConfigError, MeshError
 
 ENDING = 20.0  # seconds that a daemon which is being stopped may take
+# What the manager of another service tells its own program. A daemon that believed it would speak in its name.
+_NOT_OURS = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM", "AGENT_MESH_MANAGED_BY")
 
 
 class NotStarted(MeshError):
@@ -22,22 +26,10 @@ class NotStarted(MeshError):
 
 
 def start() -> object:
-    """A connection to the daemon, which is started if none listens. Raises `NotStarted` with its own words.
-
-    A lock makes the second of two callers wait for the first one's daemon; it ends with the process.
-    """
-    path = paths.socket_path()
-    try:
-        private_dir(os.path.dirname(path))
-        log_file = paths.daemon_log()
-        private_dir(os.path.dirname(log_file))
-        fd = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (ConfigError, OSError) as error:
-        hint = error.hint if isinstance(error, ConfigError) else "meshctl doctor"
-        raise NotStarted(f"meshd was not started: {error}", hint) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        connection = connect()
+    """A connection to the daemon, which is started if none listens. Raises `NotStarted` with its own words."""
+    log_file = paths.daemon_log()
+    with alone():
+        connection = connect() or _by_service()
         until = time.monotonic() + ENDING
         while connection is None and time.monotonic() < until:
             _spawn(log_file)
@@ -45,17 +37,54 @@ def start() -> object:
             if connection is None:
                 # Another daemon holds the lock and does not listen: it is ending, or just beginning.
                 time.sleep(0.05)
-    finally:
-        os.close(fd)
     if connection is None:
         raise NotStarted("meshd was started and does not listen", f"see {log_file}, or run: meshctl doctor")
     return connection
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else starts the daemon meanwhile: the second of two callers waits for the first one's daemon.
+
+    The lock ends with the process. Raises `NotStarted` if its folder cannot be made.
+    """
+    path = paths.socket_path()
+    try:
+        private_dir(os.path.dirname(path))
+        private_dir(os.path.dirname(paths.daemon_log()))
+        fd = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (ConfigError, OSError) as error:
+        hint = error.hint if isinstance(error, ConfigError) else "meshctl doctor"
+        raise NotStarted(f"meshd was not started: {error}", hint) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _by_service() -> object | None:
+    """A connection to the daemon as the installed service has started it; None if there is none, or it failed."""
+    from meshctl.service import manager
+
+    service = manager.enabled()
+    if service is None:
+        return None
+    try:
+        service.start()
+        return connect()
+    except MeshError as error:
+        complain(f"the service did not start, so meshd is started without it: {error.message}\n")
+        # Its manager would try again, and take the socket's path from the daemon that is started now.
+        with contextlib.suppress(MeshError):
+            service.stop()
+        return None
+
+
 def _spawn(log_file: str) -> None:
     """Run `meshd` in a session of its own, and wait until it listens or has said why not."""
     ours, theirs = os.pipe()
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LISTEN_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_OURS)}
     try:
         # -P: a folder named meshd where the user happens to stand is not the daemon.
         child = subprocess.Popen(

@@ -42,6 +42,10 @@ class Lost(Exception):
     """The connection ended in mid-call."""
 
 
+class Silent(Lost):
+    """The daemon is there, and did not answer in time."""
+
+
 class Refused(Exception):
     """The input is bad: (what, next). Nothing was sent."""
 
@@ -105,10 +109,13 @@ def _read_stdin() -> str:
         raise Refused("standard input is not valid UTF-8", "send text; encode binary data, as with base64") from None
 
 
-def exchange(connection: "_socket.socket", request: bytes) -> int:
-    """One call: write what the daemon says, confirm it, and return the exit code. Raises `Lost`."""
+def exchange(connection: "_socket.socket", request: bytes, version: "str | None" = None) -> int:
+    """One call: write what the daemon says, confirm it, and return the exit code. Raises `Lost`.
+
+    Of a daemon that is not of our `version` it is said, too, if one is given.
+    """
     tell(connection, request)
-    for answer in _lines(connection):
+    for answer in answers(connection):
         if "method" in answer:
             params = answer["params"]
             write(params["fd"], params["text"])
@@ -122,6 +129,10 @@ def exchange(connection: "_socket.socket", request: bytes) -> int:
         result = answer["result"]
         write(2, result["err"])
         write(1, result["out"])
+        if version is not None and result.get("version") != version:
+            from meshctl import skew
+
+            skew.warn(connection, result)
         return int(result["code"])
     raise Lost
 
@@ -134,7 +145,7 @@ def tell(connection: "_socket.socket", data: bytes) -> None:
         pass
 
 
-def _lines(connection: "_socket.socket") -> "Iterator[Any]":
+def answers(connection: "_socket.socket") -> "Iterator[Any]":
     """Each line of the connection, parsed, until it ends."""
     rest = b""
     while data := _receive(connection):
@@ -146,6 +157,8 @@ def _lines(connection: "_socket.socket") -> "Iterator[Any]":
 def _receive(connection: "_socket.socket") -> bytes:
     try:
         return connection.recv(1 << 16)
+    except TimeoutError:
+        raise Silent from None
     except OSError:
         raise Lost from None
 

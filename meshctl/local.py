@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from collections import deque
 from typing import Any
 
 from meshctl.client import connect, exchange, make_request, write
-from meshd import __version__, paths
+from meshd import __version__, metrics, paths
 from meshd.commands.base import Printed
 from meshd.control import cli
 from meshd.core.names import check_name
@@ -42,7 +40,7 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
         return _print(parsed)
     scripted_who = parsed.command.name == "who" and parsed.json
     if not parsed.command.starts_daemon or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
-        return _not_running(parsed.json, resumed)
+        return _not_running(parsed, resumed)
     from meshctl.autostart import start
 
     try:
@@ -51,10 +49,12 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
         return _print(cli.render_error(error, parsed))
 
 
-def _not_running(as_json: bool, resumed: bool) -> int:
+def _not_running(parsed: cli.Parsed, resumed: bool) -> int:
     path = paths.socket_path()
     what = "meshd went away before it answered" if resumed else "meshd is not running"
-    out = cli.encode({"running": False, "socket": path}) if as_json else ""
+    out = cli.encode({"running": False, "socket": path}) if parsed.json else ""
+    if parsed.command.name == "metrics" and not parsed.json:
+        out = metrics.render(None)  # a collector wants to know that, too
     return _print(Printed(out, f"{what}: nothing listens on {path}\n  next: meshctl up\n", 4 if resumed else 3))
 
 
@@ -115,26 +115,9 @@ def _path(parsed: cli.Parsed) -> int:
 
 
 def _logs(parsed: cli.Parsed) -> int:
-    """The last lines of the log, and with --follow what is added, across rotations."""
-    follow, count = parsed.params.follow, parsed.params.lines  # type: ignore[attr-defined]
-    path = paths.daemon_log()
-    try:
-        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - replaced when the log rotates
-    except OSError as error:
-        return _print(Printed(err=f"no log at {path}: {error.strerror}\n  next: meshctl up\n", code=5))
-    for line in deque(file, maxlen=max(0, count)):
-        write(1, line)
-    while follow:
-        line = file.readline()
-        if line:
-            write(1, line)
-            continue
-        time.sleep(0.25)  # a log file tells nobody that it grew; this is a person looking at it
-        if os.path.exists(path) and os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
-            file.close()
-            file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
-    file.close()
-    return 0
+    from meshctl import following
+
+    return _print(following.logs(follow=parsed.params.follow, count=parsed.params.lines))  # type: ignore[attr-defined]
 
 
 def _version(parsed: cli.Parsed) -> int:
@@ -146,7 +129,7 @@ def _version(parsed: cli.Parsed) -> int:
 def _doctor(parsed: cli.Parsed) -> int:
     from meshctl import doctor
 
-    return _print(doctor.run(as_json=parsed.json))
+    return doctor.run(as_json=parsed.json)
 
 
 def _mcp(parsed: cli.Parsed) -> int:

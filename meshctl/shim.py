@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+ENDING = (_signal.SIGINT, _signal.SIGTERM)
 CHUNK = 1 << 16
 MAX_LINE = 1 << 20  # what the gateway takes
 MAX_INPUT = 8 << 20  # of one line, to find the id that its refusal is for
@@ -125,9 +126,12 @@ class Shim:
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
         actions.append((os.POSIX_SPAWN_DUP2, theirs, 2))
         command = [sys.executable, "-P", "-m", "meshctl", "up"]
-        pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
+        # A signal waits until there is somebody to end what it interrupts.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING)
+        pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=())
         os.close(theirs)
         try:
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING)
             said = self._collect(ours, b"")
         except BaseException:
             os.kill(pid, _signal.SIGTERM)  # the client has gone in the meantime
@@ -161,7 +165,7 @@ class Shim:
         """Say who we are, then the handshake and every open request again, in their order."""
         self._send(_attach(self._session, self._name, self._ready))
         first = self._initialize
-        if first is not None and _key(first.id) not in self._open:
+        if first is not None and self._open.get(_key(first.id)) is not first:
             self._suppress = _key(first.id)
             self._send(first.line)
         for request in list(self._open.values()):
@@ -373,7 +377,7 @@ def _json(request_id: "Any") -> bytes:
 
 
 def _on_signals(handler: "Any") -> None:
-    for number in (_signal.SIGINT, _signal.SIGTERM):
+    for number in ENDING:
         _signal.signal(number, handler)
 
 

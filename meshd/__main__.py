@@ -1,6 +1,6 @@
 """`meshd`: arguments to settings to a running daemon, and an exit code.
 
-0  stopped as asked, or another daemon already runs
+0  stopped as asked, or another daemon already runs; under launchd also what starting again would not mend
 1  something failed that should not have
 64 wrong arguments      78 wrong configuration
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import logging.handlers
 import os
@@ -20,15 +21,21 @@ from typing import TYPE_CHECKING, Any
 
 from meshd import __version__, paths
 from meshd.errors import AlreadyRunning, ConfigError, MeshError
+from meshd.service.manager import managed_by
+from meshd.service.notify import Notifier, notifier
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from meshd.disk.files import Lock
+    from meshd.supervisor import Supervisor
 
 log = logging.getLogger("meshd")
 
 EX_USAGE = 64
 LOG_SIZE = 1 << 20
 LOG_KEPT = 3
+STATUS_EVERY = 30.0  # seconds, where there is no watchdog to set the pace
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,28 +48,36 @@ def main() -> int:
     parser = _Parser(prog="meshd", description="The agent-mesh daemon: one per user and machine.")
     parser.add_argument("--version", action="version", version=f"meshd {__version__}")
     parser.add_argument("--log-file", metavar="FILE", help="write the log there, rotated (default: standard error)")
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="wins over log_level")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write one line there when it listens, or why not")
     options = parser.parse_args()
-    ready = _Ready(options.ready_fd)
+    tell = notifier()
+    ready = _Ready(options.ready_fd, tell)
     try:
-        _log_to(options.log_file, options.log_level)
+        _log_to(options.log_file)
+        if options.log_level is not None:
+            os.environ["AGENT_MESH_LOG_LEVEL"] = options.log_level  # as whoever asks for another configuration finds it
+        # The manager's watchdog ends a daemon that hangs by SIGABRT: where it hung is then in the log.
+        if sys.stderr is not None:
+            faulthandler.enable()
         _raise_file_limit()
-        asyncio.run(_serve(ready))
+        asyncio.run(_serve(ready, tell))
     except MeshError as error:
         log.log(logging.INFO if isinstance(error, AlreadyRunning) else logging.ERROR, "%s", error.message)
         if options.log_file is None and options.ready_fd is None:
             sys.stderr.write(f"  next: {error.hint}\n" if error.hint else "")
         ready.failed(error)
-        return error.exit_code
+        # launchd starts again whatever fails; it has no list of the failures that stay.
+        return 0 if managed_by() == "launchd" and isinstance(error, ConfigError) else error.exit_code
     return 0
 
 
 class _Ready:
-    """The pipe to whoever started us: `ready`, or the error in one line."""
+    """Whoever started us: a command that waits at a pipe for `ready` or the error, or a manager, or nobody."""
 
-    def __init__(self, fd: int | None) -> None:
+    def __init__(self, fd: int | None, tell: Notifier) -> None:
         self._fd = fd
+        self._tell = tell
 
     def _say(self, line: str) -> None:
         if self._fd is not None:
@@ -72,24 +87,28 @@ class _Ready:
             self._fd = None
 
     def listening(self) -> None:
+        self._tell.tell("READY=1")
         self._say("ready\n")
 
     def failed(self, error: MeshError) -> None:
+        self._tell.status(f"{error.message}; next: {error.hint}" if error.hint else error.message)
         already = isinstance(error, AlreadyRunning)
         self._say("ready\n" if already else f"{error.message}\n{error.hint}\n")
 
 
-def _log_to(file: str | None, level: str) -> None:
+def _log_to(file: str | None) -> None:
     handler: logging.Handler
     if file is None:
-        handler = logging.StreamHandler()
+        from meshd.service import journal
+
+        handler = journal.handler()
     else:
         from meshd.disk.files import private_dir
 
         private_dir(os.path.dirname(os.path.abspath(file)))
         handler = logging.handlers.RotatingFileHandler(file, maxBytes=LOG_SIZE, backupCount=LOG_KEPT, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def _raise_file_limit() -> None:
@@ -101,15 +120,20 @@ def _raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _serve(ready: _Ready) -> None:
+async def _serve(ready: _Ready, tell: Notifier) -> None:
     # Imported here: a second daemon that finds the lock taken should not pay for it.
     from meshd.control.listener import BACKLOG, Listener
+    from meshd.disk.files import Lock
+    from meshd.service.manager import USER, starts_again
+    from meshd.service.takeover import take_over
 
+    manager = managed_by()
+    acquire = Lock.acquire if manager == USER else take_over
     listener = Listener(paths.socket_path())
-    socket = listener.open()
+    socket = listener.open(acquire)
     with contextlib.ExitStack() as held:
         held.callback(listener.close)
-        held.callback(_lock_state().release)
+        held.callback(_lock_state(acquire).release)
         from meshd import settings
         from meshd.control.rpc import Server
         from meshd.supervisor import Supervisor
@@ -117,37 +141,61 @@ async def _serve(ready: _Ready) -> None:
         os.umask(0o077)
         supervisor = Supervisor(settings.load())
         asked, stopping = asyncio.Event(), asyncio.Event()
-        server = Server(supervisor, asked.set, os.environ.get("AGENT_MESH_MANAGED_BY", "user"))
+        server = Server(supervisor, asked.set, manager)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
         running = asyncio.create_task(supervisor.run(stopping), name="supervisor")
+        told = [asyncio.create_task(work, name=name) for name, work in _tell_manager(supervisor, tell).items()]
         # asyncio listens once more, with a backlog of its own if none is given.
         control = await loop.create_unix_server(server.connection, sock=socket, backlog=BACKLOG, **_KEEP_SOCKET)
         ready.listening()
         log.info("meshd %s listens on %s", __version__, listener.path)
         try:
-            await asyncio.wait([running, asyncio.ensure_future(asked.wait())], return_when=asyncio.FIRST_COMPLETED)
+            end = asyncio.ensure_future(asked.wait())
+            await asyncio.wait([running, end, *told], return_when=asyncio.FIRST_COMPLETED)
+            tell.tell("STOPPING=1\nSTATUS=stopping")
             control.close()
+            if listener.adopted and manager != USER and not server.returning:
+                server.returning = await starts_again()
             await server.stop()
         finally:
             stopping.set()
             await running
+            for task in told:
+                task.cancel()
+            await asyncio.gather(*told, return_exceptions=True)
         log.info("meshd stopped")
         held.close()
         server.end()
         await asyncio.sleep(0)  # the loop closes them
 
 
-def _lock_state() -> Lock:
+def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, Any, None]]:
+    """What goes on beside the work, for a manager that wants to be told how we are."""
+    if not tell.wanted:
+        return {}
+    from meshd.service import status, watchdog
+
+    def now() -> str:
+        return status.line(mesh.agents.values(), len(mesh.refused), mesh.commands)
+
+    seconds = watchdog.interval()
+    told = {"status": status.show(tell, mesh.events.moved, now, seconds or STATUS_EVERY)}
+    if seconds is not None:
+        told["watchdog"] = watchdog.feed(tell, seconds, mesh.stuck)
+    return told
+
+
+def _lock_state(acquire: Callable[[Lock], None]) -> Lock:
     """Two daemons with two sockets must not share one state folder: they would write the same journals."""
     from meshd.disk.files import Lock, private_dir
 
     folder = private_dir(paths.state_dir())
     lock = Lock(os.path.join(folder, "lock"))
     try:
-        lock.acquire()
+        acquire(lock)
     except AlreadyRunning as error:
         raise ConfigError(
             f"{error.message}, on another socket, with the files in {folder}",

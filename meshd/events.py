@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from typing import Any
 
+from meshd.core.text import one_line
+
+log = logging.getLogger("meshd.events")
+
 QUEUE = 1000
+# In the log, too, where it is read by agent, event and message id. What happens with every message is for debugging.
+_LOGGED = {"agent.registered": logging.INFO, "agent.deregistered": logging.INFO, "message.lost": logging.WARNING}
 
 Event = dict[str, Any]
 
@@ -42,14 +49,19 @@ class Subscription:
 
 
 class EventHub:
-    """Numbers each event and hands it to every subscription."""
+    """Numbers each event and hands it to every subscription. `moved` is set at each, for whoever needs no more."""
 
     def __init__(self) -> None:
         self.last = 0
+        self.moved = asyncio.Event()
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, what: str, **facts: Any) -> None:
         self.last += 1
+        self.moved.set()
+        level = _LOGGED.get(what, logging.DEBUG)
+        if log.isEnabledFor(level):
+            _log(level, what, facts)
         if self._subscriptions:
             event = {"seq": self.last, "ts": time.time(), "event": what, **facts}
             for subscription in self._subscriptions:
@@ -62,3 +74,10 @@ class EventHub:
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
+
+
+def _log(level: int, what: str, facts: dict[str, Any]) -> None:
+    """What happened to whom. Nothing else of the facts: a log is read by more people than the mail."""
+    agent, message, count = (facts.get(key) for key in ("agent", "id", "count"))
+    said = " ".join(str(part) for part in (what, agent, message, count) if part is not None)
+    log.log(level, "%s", one_line(said), extra={"event": what, "agent": agent, "message_id": message})

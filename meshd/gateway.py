@@ -15,6 +15,7 @@ import sys
 from meshd import paths
 from meshd.core.backoff import Backoff
 from meshd.errors import ConfigError
+from meshd.outage import Outage
 
 log = logging.getLogger("meshd.mcp")
 
@@ -31,6 +32,12 @@ class Gateway:
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
         self._trouble = ""
+        self._outage = Outage(log, logging.ERROR)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no session is served now, although one was."""
+        return self._trouble or None if self._wanted.is_set() and not self._ready.is_set() else None
 
     async def open(self) -> str:
         """The path of the gateway's socket, once it listens. Raises `ConfigError` if it cannot be started."""
@@ -55,7 +62,7 @@ class Gateway:
                 await self._serve()
             except OSError as error:
                 self._trouble = str(error)
-                log.error("MCP gateway: %s", error)
+                self._outage.begin(f"MCP gateway: {error}")
             self.restarts += 1
             await asyncio.sleep(backoff.next())
 
@@ -83,9 +90,10 @@ class Gateway:
         try:
             if await process.stdout.readline() == b"ready\n":
                 self._ready.set()
+                self._outage.end("MCP gateway: it listens again")
             code = await process.wait()
             self._trouble = f"it ended with code {code}"
-            log.error("MCP gateway: %s", self._trouble)
+            self._outage.begin(f"MCP gateway: {self._trouble}")
         finally:
             self._ready.clear()
             self.pid = None

@@ -19,10 +19,13 @@ def socket_path() -> str:
     `/run/user/<uid>`, else a folder in the user's home, which no cleaner of /tmp sweeps away. A path
     over the budget is replaced by one in /tmp whose name is the hash of the long one.
     """
+    return _within_budget(wanted_socket_path())
+
+
+def wanted_socket_path() -> str:
+    """The same, however long it is."""
     explicit = os.environ.get("AGENT_MESH_SOCKET")
-    if explicit:
-        return _within_budget(os.path.abspath(explicit))
-    return _within_budget(os.path.join(_runtime_dir(), "meshd.sock"))
+    return os.path.abspath(explicit) if explicit else os.path.join(_runtime_dir(), "meshd.sock")
 
 
 def _runtime_dir() -> str:

@@ -25,6 +25,7 @@ from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
 from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError
 from meshd.events import EventHub
+from meshd.outage import Troubles
 from meshd.outbox import Outbox
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -35,6 +36,8 @@ from meshd.waker import Waker
 log = logging.getLogger("meshd.agent")
 
 READ_COUNT = 500
+# Seconds that a reader may spend on one turn, far longer than any wait in it lasts: BLOCK, a reply, a backoff, a sync.
+STALLED = 120.0
 
 
 class Shared(NamedTuple):
@@ -47,6 +50,7 @@ class Shared(NamedTuple):
     outbox: Outbox
     events: EventHub
     disk: DiskWorker
+    troubles: Troubles
     position_changed: Callable[[Agent], None]
     registry_changed: Callable[[Agent], None]
     check_lease: Callable[[Agent], Coroutine[Any, Any, None]]
@@ -71,7 +75,9 @@ class Agent:
         self.caught_up = asyncio.Event()
         self.trouble: str | None = None
         self.trouble_of_store = False  # then it is every agent's, while the store is down
+        self.since = time.time()  # so long it receives, catches up, or is in trouble
         self.restarts = 0
+        self.last_turn = time.monotonic()  # of the reader
         self.last_received = 0.0
         self.leased = False
         self.gone: MeshError | None = None
@@ -95,7 +101,8 @@ class Agent:
         if records and isinstance(records[-1], Batch):
             self._notify.finish(_lines(records[-1]), records[-1].offset)
         if self._journal.damaged:
-            log.error("%s: %d damaged records in the journal, kept aside", self.name, self._journal.damaged)
+            damaged = self._journal.damaged
+            log.error("%s: %d damaged records in the journal, kept aside", self.name, damaged, extra=self._about)
 
     async def run(self, acquire: Callable[[Agent], Coroutine[Any, Any, bool]]) -> None:
         """Receive until cancelled, or until the name is held elsewhere: the one restart wrapper.
@@ -105,7 +112,7 @@ class Agent:
         backoff = Backoff()
         self._wind_timer()
         while True:
-            started = time.monotonic()
+            self.last_turn = started = time.monotonic()
             try:
                 if not self.leased and not await acquire(self):
                     return
@@ -117,15 +124,19 @@ class Agent:
                 await self._shared.commands.up.wait()
             except Exception:
                 self.restarts += 1
-                self._say_trouble("its reader failed and is started again; see the log")
-                log.exception("%s: its reader failed", self.name)
+                self._say_trouble("its reader failed and is started again; see the log", exc_info=True)
             if time.monotonic() - started > 60:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
 
+    def stalled(self, mono: float) -> bool:
+        """Whether its reader should have come round by now, the store being up. `mono` in monotonic seconds."""
+        return mono - self.last_turn > STALLED
+
     async def stop(self) -> None:
         """End what runs for this agent beside `run`, and close its files."""
         self.waker.close()
+        self._shared.troubles.tell(self.name, None)
         if self._timer is not None:
             self._timer.cancel()
         async with self.lock:  # a step that has begun is finished
@@ -144,13 +155,34 @@ class Agent:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed", task.get_name(), exc_info=error)
+            log.error("%s failed", task.get_name(), exc_info=error, extra=self._about)
 
-    def _say_trouble(self, text: str, *, of_store: bool = False) -> None:
+    def _say_trouble(self, text: str, *, of_store: bool = False, exc_info: bool = False) -> None:
         self.trouble_of_store = of_store
+        if self.trouble is None:
+            self.since = time.time()
         if self.trouble != text:
             self.trouble = text
             self._shared.events.publish("agent.trouble", agent=self.name, text=text)
+        # The store's own trouble is in the log as one line, of the store.
+        self._shared.troubles.tell(self.name, None if of_store else text, exc_info=exc_info)
+
+    def _well(self) -> None:
+        """No trouble any more."""
+        if self.trouble is not None:
+            self.trouble = None
+            self.since = time.time()
+        self._shared.troubles.tell(self.name, None)
+
+    def _set_caught_up(self, caught_up: bool) -> None:
+        if caught_up != self.caught_up.is_set():
+            self.since = time.time()
+        (self.caught_up.set if caught_up else self.caught_up.clear)()
+
+    @property
+    def _about(self) -> dict[str, str]:
+        """The fields by which a line of the log is found, where it has fields (meshd/service/journal.py)."""
+        return {"agent": self.name}
 
     def check_hosted(self) -> None:
         """Raises the reason why this name is not hosted here any more: whoever waits for its mail waits in vain."""
@@ -176,7 +208,7 @@ class Agent:
             probe = True
             while True:
                 cursor = self.core.inbox.position.at
-                asked = time.monotonic()
+                self.last_turn = asked = time.monotonic()
                 if probe:
                     info, raw = await link.probe(stream, cursor, READ_COUNT)
                 else:
@@ -192,14 +224,14 @@ class Agent:
                 last = raw[-1][0].decode() if raw else cursor
                 went_back = info is not None and self.core.inbox.went_back(info)
                 await self._insist(functools.partial(self.core.receive, entries, last, time.time(), info))
-                self.trouble = None
+                self._well()
                 if info is not None and not full and not went_back:
-                    self.caught_up.set()
+                    self._set_caught_up(True)
                 # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
                 stalled = time.monotonic() - asked > BLOCK + 1
                 probe = full or went_back or (info is None and not raw) or stalled
         finally:
-            self.caught_up.clear()
+            self._set_caught_up(False)
             await link.close()
 
     async def receive_group(self, broadcasts: Sequence[Message | Malformed], cursor: str) -> None:
@@ -239,6 +271,7 @@ class Agent:
         backoff = Backoff(base=0.2, cap=5.0)
         done = False
         while not done or self._unfinished is not None:
+            self.last_turn = time.monotonic()  # a full disk is waited for
             try:
                 if not done:
                     await self._step(decide)
@@ -298,14 +331,16 @@ class Agent:
         self._journal.append(records)
         if isinstance(batch, Batch):
             self._unfinished = (_lines(batch), batch.offset)
-            try:
+            with contextlib.suppress(OSError):  # they are received all the same; the lines are tried again
                 self._finish_notify()
-            except OSError as error:
-                log.error("%s: notify log: %s", self.name, error)
 
     def _finish_notify(self) -> None:
         if self._unfinished is not None:
-            self._notify.append(*self._unfinished)
+            try:
+                self._notify.append(*self._unfinished)
+            except OSError as error:
+                error.filename = error.filename or self._notify.path
+                raise
             self._unfinished = None
 
     async def _on_disk(self, job: Callable[[], None]) -> None:
@@ -313,10 +348,8 @@ class Agent:
         try:
             await self._shared.disk.run(job)
         except OSError as error:
-            where = os.path.dirname(self._journal.path)
+            where = os.path.dirname(error.filename or self._journal.path)
             text = f"cannot write in {where}: {error.strerror or error}"
-            if self.trouble != text:
-                log.error("%s: %s", self.name, text)
             self._say_trouble(text)
             raise Full(text, f"free space there, or make it writable: {where}") from None
 
@@ -341,7 +374,7 @@ class Agent:
         try:
             await self._shared.outbox.answer(self._shared.keys.pong(ping.nonce), PONG_TTL, fields)
         except StoreError as error:
-            log.info("%s: a pong was not sent: %s", self.name, error.message)
+            log.debug("%s: a pong was not sent: %s", self.name, error.message, extra=self._about)
 
     async def _check_lease(self, ping: Ping) -> None:
         await self._shared.check_lease(self)
@@ -401,7 +434,8 @@ class Agent:
         try:
             await self._shared.outbox.send(out)
         except StoreError as error:
-            log.info("%s: a re-ping waits for the store: %s", self.name, error.message)
+            about = self._about | {"message_id": action.about}
+            log.debug("%s: a re-ping waits for the store: %s", self.name, error.message, extra=about)
             return False
         await self._insist(lambda: self.core.mark_sent(action.about, time.time()))
         return True

@@ -11,9 +11,10 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from meshd import paths
 from meshd.core.names import is_name
@@ -26,14 +27,29 @@ _PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]{1,64}")
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a daemon runs with. Sizes in bytes."""
 
-    redis_url: str | None = None
-    redis_url_file: str | None = None
-    prefix: str = "mesh"
-    gate_enforce: bool = False
-    gate_limit: int = 40
-    escalate_to: str = "watchdog"
-    max_message: int = 64 * 1024
-    name: str | None = None
+    redis_url: Annotated[
+        str | None,
+        Meta(
+            description="the store: redis://, rediss://, unix://, redis+sentinel://H1:26379,H2:26379/SERVICE/0 or "
+            "redis+cluster://H1:6379; without it the daemon brings its own"
+        ),
+    ] = None
+    redis_url_file: Annotated[
+        str | None, Meta(description="a file that holds the URL, which may hold a password; not used beside redis_url")
+    ] = None
+    prefix: Annotated[
+        str, Meta(description="the first part of every key in the store; on a Cluster {mesh}, in braces")
+    ] = "mesh"
+    gate_enforce: Annotated[
+        bool, Meta(description="deny messages that are over the limit, which else are only audited")
+    ] = False
+    gate_limit: Annotated[int, Meta(description="messages in 10 seconds from one sender to one target")] = 40
+    escalate_to: Annotated[
+        str, Meta(description="the agent that is told when four re-pings have brought no answer")
+    ] = "watchdog"
+    max_message: Annotated[int, Meta(description="bytes of one message, at most 1048576")] = 64 * 1024
+    name: Annotated[str | None, Meta(description="who this shell or session is; without it cli")] = None
+    log_level: Annotated[str, Meta(description="what the daemon's log tells: debug, info, warning or error")] = "info"
 
     @property
     def url(self) -> str | None:
@@ -54,10 +70,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return text
 
 
-# Read by the client, which must not pay for a configuration file: in the environment only.
-_ENVIRONMENT_ONLY = ("socket", "no_autostart")
+# In the environment only: read by the client, which must not pay for a configuration file, or by another process.
+ENVIRONMENT_ONLY = {
+    "socket": "the control socket's path",
+    "no_autostart": "1: no command starts the daemon",
+    "http_token": "meshctl serve --http: what every request must show",
+    "http_token_file": "a file that holds that token",
+    "http_hosts": "meshctl serve --http: further host names by which it may be asked for, separated by commas",
+}
 # Changed only by a restart: the connections and every key hang on them.
 RESTART_ONLY = ("redis_url", "redis_url_file", "prefix")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 def load(environ: Mapping[str, str] | None = None, file: str | None = None) -> Settings:
@@ -94,7 +117,7 @@ def _from_file(file: str) -> dict[str, Any]:
         raise ConfigError(f"{file}: {error}", "mend the file, or move it away to run with the defaults") from None
     for key in values:
         if key not in Settings.__struct_fields__:
-            if key in _ENVIRONMENT_ONLY:
+            if key in ENVIRONMENT_ONLY:
                 raise ConfigError(
                     f"{file}: {key!r} cannot be set here", f"set the variable AGENT_MESH_{key.upper()} instead"
                 )
@@ -130,4 +153,6 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
         raise refuse("gate_limit", "1 or more")
     if not is_name(settings.escalate_to):
         raise refuse("escalate_to", "not an agent's name")
+    if settings.log_level not in LOG_LEVELS:
+        raise refuse("log_level", f"one of {', '.join(LOG_LEVELS)}")
     return settings

@@ -25,10 +25,11 @@ from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
-from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, StoreError
+from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, StoreError, Unreadable
 from meshd.events import EventHub
 from meshd.gateway import Gateway
 from meshd.group import GroupReader
+from meshd.outage import Outage, Troubles
 from meshd.outbox import Outbox
 from meshd.presence import RENEW_EVERY, Presence
 from meshd.runner import Agent, Shared
@@ -44,6 +45,7 @@ log = logging.getLogger("meshd")
 
 COUNT_ALL = 10_000  # more than a stream's bound
 HANDOVER = 2.0  # seconds that a takeover waits for the previous holder's last word
+_TAKEN = "another daemon took it over"
 
 
 class Supervisor:
@@ -51,6 +53,7 @@ class Supervisor:
 
     def __init__(self, configuration: Settings) -> None:
         self.settings = configuration
+        logging.getLogger().setLevel(configuration.log_level.upper())
         self.started = time.time()
         self.keys = Keys(configuration.prefix)
         self.events = EventHub()
@@ -59,14 +62,15 @@ class Supervisor:
         for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
             private_dir(folder)
         self._hosted_path = os.path.join(paths.state_dir(), "hosted.json")
-        self._hosted = hosted_file.load(self._hosted_path)
+        self.trouble: ConfigError | None = None  # of the daemon itself: it hosts nobody
+        self._hosted = self._load_hosted()
         self.instance = hosted_file.instance(os.path.join(paths.state_dir(), "instance"))
         url = configuration.url
         self.embedded = None if url else Embedded(paths.store_dir(), paths.store_socket_path())
         self.endpoint = self.embedded or endpoint.from_url(url or "", configuration.prefix)
         if self.embedded is not None:
             self.embedded.prepare()
-        self.commands = Commands(self.endpoint, self._store_changed)
+        self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed)
         self.outbox = Outbox(configuration, self.keys, self.commands, secrets.token_hex(8))
         self.waiters = Waiters(self.endpoint)
         self.presence = Presence(self.keys, self.commands, self.instance)
@@ -80,6 +84,7 @@ class Supervisor:
             outbox=self.outbox,
             events=self.events,
             disk=self._disk,
+            troubles=Troubles(logging.getLogger("meshd.agent")),
             position_changed=self.presence.position_changed,
             registry_changed=self.presence.registry_changed,
             check_lease=self._check_lease,
@@ -94,6 +99,7 @@ class Supervisor:
         )
         self.gateway = Gateway()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._work: list[asyncio.Task[None]] = []
         self._hosting = asyncio.Lock()
         self._store_back = asyncio.Event()
         self._strays: set[asyncio.Task[None]] = set()
@@ -107,7 +113,7 @@ class Supervisor:
                 self.agents[name] = self._load(name, hosted)
             except (MeshError, OSError) as why:
                 self.refused[name] = str(why)  # this one only; its files are as they were
-                log.error("%s is not hosted: %s", name, why)
+                log.error("%s is not hosted: %s", name, why, extra={"agent": name})
         store = [self._start(self.commands.run(), "commands")]
         if self.embedded is not None:
             store.append(self._start(self._keep_embedded(self.embedded), "embedded store"))
@@ -117,6 +123,7 @@ class Supervisor:
             self._start(self._bring_back(list(self.agents.values())), "agents"),
             self._start(self.gateway.run(), "MCP gateway"),
         ]
+        self._work = [*store, *work]
         stop = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait([stop, *store, *work], return_when=asyncio.FIRST_COMPLETED)
@@ -132,6 +139,19 @@ class Supervisor:
             await _end(store)
             self._disk.close()
 
+    def stuck(self) -> list[str]:
+        """What has stopped working, agents first; empty while all is well.
+
+        Waiting is work: for mail, for the store to come back, for room on the disk. An agent that could not be
+        started is not among them, because starting the daemon anew would not mend that.
+        """
+        up, mono = self.commands.up.is_set(), time.monotonic()
+        ended = [task.get_name() for task in (*self._tasks.values(), *self._work) if task.done()]
+        return ended + [f"agent {agent.name}" for agent in self.agents.values() if up and self._stalled(agent, mono)]
+
+    def _stalled(self, agent: Agent, mono: float) -> bool:
+        return agent.name in self._tasks and agent.stalled(mono)
+
     @staticmethod
     def _start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return asyncio.create_task(work, name=name)
@@ -144,7 +164,6 @@ class Supervisor:
                 await store.run()
             except (MeshError, OSError) as error:
                 store.failed(str(error))
-                log.error("embedded store: %s", error)
                 await asyncio.sleep(backoff.next())
 
     async def _bring_back(self, agents: list[Agent]) -> None:
@@ -168,19 +187,22 @@ class Supervisor:
 
     async def _keep_leases(self) -> None:
         """Renew all leases in one go, every 45 s and whenever the store has come back."""
-        backoff = Backoff()
+        backoff, trouble = Backoff(), Outage(log)
         while True:
             try:
                 await self.commands.up.wait()
                 held = [agent for agent in self.agents.values() if agent.leased]
                 for agent in await self.presence.renew(held):
-                    await self._let_go(agent, "another daemon took it over")
+                    await self._let_go(agent, _TAKEN)
                 await self.presence.housekeeping()
             except StoreError as error:
-                log.info("leases: %s", error.message)
+                # What everybody meets is said once, of the store.
+                if self.commands.up.is_set() and self.commands.refused is None:
+                    trouble.begin(f"leases: {error.message}")
                 await asyncio.sleep(backoff.next())
                 continue
             backoff.reset()
+            trouble.end("leases are renewed again")
             self._store_back.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_EVERY):
@@ -191,7 +213,20 @@ class Supervisor:
         if up:
             self._store_back.set()
 
+    def _refusal_changed(self, refused: bool) -> None:
+        self.events.publish("store.refuses" if refused else "store.accepts")
+        self._store_back.set()  # the renewal is what finds out that writes are taken again
+
     # --- hosting ---
+
+    def _load_hosted(self) -> dict[str, Hosted]:
+        """Sending and looking need no list of agents: without one that can be read the daemon lives, and says it."""
+        try:
+            return hosted_file.load(self._hosted_path)
+        except ConfigError as error:
+            self.trouble = error
+            log.error("no agent is hosted: %s", error.message)
+            return {}
 
     def _load(self, name: str, hosted: Hosted) -> Agent:
         agent = Agent(name, hosted, Journal(paths.journal(name), name), NotifyLog(paths.notify_log(name)), self._shared)
@@ -213,13 +248,22 @@ class Supervisor:
             if changed != old:
                 agent.hosted = changed
                 self._save_hosted(agent)
-                if agent.leased:
-                    await self.presence.renew([agent])
+            # Said again, it is also what brings a lease back that the store has lost.
+            taken = []
+            with contextlib.suppress(StoreError):
+                taken = await self.presence.renew([agent]) if agent.leased else []
+            if taken:
+                self._background(self._let_go(agent, _TAKEN), f"let go of {name}")
+                raise NotAllowed(f"{name}: {_TAKEN}", f"meshctl register {name} --takeover moves it here")
             return agent
 
     async def _host_new(self, name: str, hosted: Hosted, takeover: bool) -> Agent:
+        if self.trouble is not None:  # the list would be written, and what is in it lost
+            raise Unreadable(self.trouble.message, self.trouble.hint)
         try:
             agent = self._load(name, hosted)
+        except ConfigError as error:
+            raise Unreadable(error.message, error.hint) from None
         except OSError as error:
             raise Full(f"cannot open the journal of {name}: {error}", f"check {paths.journal(name)}") from None
         try:
@@ -317,18 +361,19 @@ class Supervisor:
             if agent.leased and await self.presence.renew([agent]):
                 agent.leased = False
                 await self.presence.write_position(agent)
-                self._background(self._let_go(agent, "another daemon took it over"), f"let go of {agent.name}")
+                self._background(self._let_go(agent, _TAKEN), f"let go of {agent.name}")
 
     async def _let_go(self, agent: Agent, why: str) -> None:
         async with self._hosting:
             if self.agents.get(agent.name) is agent:
-                log.warning("%s: %s; not hosted here any more", agent.name, why)
+                about = {"agent": agent.name, "event": "agent.moved"}
+                log.warning("%s: %s; not hosted here any more", agent.name, why, extra=about)
                 agent.leased = False
                 moved = NotAllowed(f"{agent.name}: {why}", f"meshctl register {agent.name} --takeover moves it here")
                 try:
                     await self._drop(agent.name, moved)
                 except (StoreError, Full) as error:
-                    log.error("%s: %s", agent.name, error.message)
+                    log.error("%s: %s", agent.name, error.message, extra=about)
                 self.events.publish("agent.moved", agent=agent.name, why=why)
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -349,6 +394,7 @@ class Supervisor:
         fixed = {key: getattr(self.settings, key) for key in RESTART_ONLY}
         waiting = [key for key, value in fixed.items() if getattr(fresh, key) != value]
         self.settings = msgspec.structs.replace(fresh, **fixed)
+        logging.getLogger().setLevel(fresh.log_level.upper())
         self.outbox.settings = self.settings
         said = "configuration read again"
         if waiting:

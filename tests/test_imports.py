@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.helper import Home
+from tests.shim.client import Client, a_session
 
 ROOT = Path(__file__).parent.parent / "meshd"
 
@@ -23,6 +24,8 @@ FLOORS: dict[str, int] = {
     "settings": 2,
     "disk": 2,
     "events": 2,
+    "outage": 2,
+    "metrics": 2,
     "store": 3,
     "outbox": 4,
     "lanes": 3,
@@ -48,6 +51,10 @@ WHY_CORE = (
     "so that any history can be replayed in a test without a store, a clock or a disk"
 )
 WHY_STORE = "store is the only room that imports redis: so there is one place for its retries, timeouts and errors"
+WHY_SDK = (
+    "mcp is the only room that imports the MCP SDK, and a process of its own: the SDK costs a second and more memory "
+    "than all the rest, which neither the daemon, through which each message goes, nor any client is to pay"
+)
 WHY_PATHS = "every meshctl imports meshd.paths and pays for what it loads: the standard library's os and sys only"
 
 NO_IO = {
@@ -55,6 +62,7 @@ NO_IO = {
     "io", "pathlib", "shutil", "tempfile", "signal", "logging", "time", "datetime", "fcntl", "mmap", "sqlite3",
     "urllib", "http", "concurrent", "platformdirs", "importlib", "sys", "glob", "builtins",
 }  # fmt: skip
+SDK = {"mcp", "mcp_types", "anyio", "pydantic", "pydantic_core", "starlette", "uvicorn", "httpx2", "sse_starlette"}
 
 
 def modules() -> list[Path]:
@@ -130,6 +138,16 @@ def test_only_the_store_s_room_imports_redis() -> None:
     assert not wrong, broken(WHY_STORE, wrong)
 
 
+def test_only_mcp_s_room_imports_the_sdk() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT.parent)}:{line}: imports {name}"
+        for path in [*modules(), *sorted((ROOT.parent / "meshctl").rglob("*.py"))]
+        for line, name in imports(path)
+        if name.split(".")[0] in SDK and not path.is_relative_to(ROOT / "mcp")
+    ]
+    assert not wrong, broken(WHY_SDK, wrong)
+
+
 def test_paths_costs_nothing() -> None:
     loaded = {name.split(".")[0] for _, name in imports(ROOT / "paths.py", everywhere=False)}
     assert loaded <= {"os", "sys"}, broken(WHY_PATHS, sorted(loaded))
@@ -142,6 +160,7 @@ def test_paths_costs_nothing() -> None:
         ("from os import environ", test_core_does_no_io),
         ("from meshd.store.link import Link", test_core_does_no_io),
         ("def f():\n    import redis", test_only_the_store_s_room_imports_redis),
+        ("def f():\n    from mcp.types import Tool", test_only_mcp_s_room_imports_the_sdk),
         ("from meshd.runner import Agent", test_imports_go_down_only),
         ("from meshd import runner", test_imports_go_down_only),
     ],
@@ -202,3 +221,50 @@ def modules_of(home: Home, code: str, expected: int) -> set[str]:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == expected, done.stdout + done.stderr
     return set(result.read_text().split("\n"))
+
+
+# --- the shim that each session of a client keeps ---
+
+WHY_LIGHT = (
+    "each session of each client holds a shim for as long as it lives, and waits for it to begin: "
+    "what needs more belongs into the gateway, which all of them share"
+)
+SHIM = OURS | {"meshctl.shim", "meshctl.inbox_socket", "itertools", "select"}  # the last two are C
+MOST_MEMORY = 12 * 1024  # KiB, of which an interpreter that does nothing takes about nine
+SESSION = """
+import sys
+result = sys.argv[1]
+sys.argv[1:] = ["mcp"]
+from meshctl.__main__ import main
+code = main()
+open(result, "w").write("\\n".join(sys.modules))
+raise SystemExit(code)
+"""
+
+
+@pytest.fixture
+def shim(mesh: Home, tmp_path: Path, name: str) -> Iterator[Client]:
+    """A session that has been in use. At its end it writes down what it has loaded."""
+    # Python's own switches in our environment load modules, too.
+    command = ("env", "-u", "PYTHONWARNINGS", sys.executable, "-c", SESSION, str(tmp_path / "loaded"))
+    with a_session(mesh, tmp_path / name, command=command) as client:
+        client.result(client.request("tools/list"))
+        client.ok("mesh_send", to=name, message="hello")
+        assert client.texts() == ["hello"]
+        yield client
+
+
+def test_a_session_loads_nothing_that_costs(mesh: Home, shim: Client, tmp_path: Path) -> None:
+    assert shim.end() == 0
+    bare = modules_of(mesh, "import sys; open(sys.argv[1], 'w').write('\\n'.join(sys.modules))", 0)
+    loaded = set((tmp_path / "loaded").read_text().split("\n")) - bare
+    assert "meshctl.shim" in loaded
+    costly = sorted((HEAVY | SDK | {"signal"}) & {name.split(".")[0] for name in loaded})
+    assert not costly, broken(WHY_LIGHT, costly)
+    assert loaded <= SHIM, broken(WHY_LIGHT, sorted(loaded - SHIM))
+
+
+def test_a_session_costs_little_memory(shim: Client) -> None:
+    status = Path(f"/proc/{shim.process.pid}/status").read_text()
+    resident = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")))
+    assert resident <= MOST_MEMORY, broken(WHY_LIGHT, [f"{resident} KiB resident"])

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from meshd.commands.base import Call, Command, Params, Printed, Result, check_seconds, check_text
+from meshd.commands.base import (
+    AGENTS,
+    HOSTED,
+    Call,
+    Command,
+    Params,
+    Printed,
+    Result,
+    about,
+    check_seconds,
+    check_text,
+)
 from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
 from meshd.core.wire import MAXLEN, Outgoing
@@ -16,8 +27,8 @@ from meshd.errors import OutcomeUnknown, TimedOut
 
 
 class PingParams(Params):
-    target: Annotated[str, Meta(description="the agent to reach")]
-    sender: Annotated[str | None, Meta(description="who asks (default: AGENT_MESH_NAME, then cli)")] = None
+    target: Annotated[str, about("the agent to reach", AGENTS)]
+    sender: Annotated[str | None, about("who asks (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
     timeout: Annotated[float, Meta(description="seconds to wait")] = 5.0
 
 
@@ -41,9 +52,9 @@ def show_ping(data: dict[str, Any]) -> Printed:
 
 
 class RequestParams(Params):
-    target: Annotated[str, Meta(description="the agent to ask")]
+    target: Annotated[str, about("the agent to ask", AGENTS)]
     message: Annotated[str, Meta(description="the question; - reads it from standard input")]
-    sender: Annotated[str | None, Meta(description="who asks (default: AGENT_MESH_NAME, then cli)")] = None
+    sender: Annotated[str | None, about("who asks (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
     timeout: Annotated[float, Meta(description="seconds to wait")] = 180.0
     id: Annotated[str | None, Meta(description="the request's nonce; the same one again is not asked twice")] = None
 

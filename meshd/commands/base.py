@@ -24,8 +24,20 @@ LONGEST_WAIT = 30 * 86400.0
 _FRESH = 2.0  # seconds that a reading command waits for what the store already has
 
 
+# What a shell offers where a name is typed: every name of the mesh, or those that the daemon hosts.
+AGENTS = "agents"
+HOSTED = "hosted"
+
+
 class Params(msgspec.Struct, kw_only=True, rename={"sender": "from"}):
     """Base of all parameters. Unknown ones are ignored."""
+
+
+def about(description: str, complete: str | tuple[str, ...] = (), *, positional: bool = False) -> msgspec.Meta:
+    """What is said of a parameter. `complete`: words that a shell may offer for it, or `AGENTS` or `HOSTED`;
+    `positional`: it may be left out, and yet stands in its place with no option before it.
+    """
+    return msgspec.Meta(description=description, extra={"complete": complete, "positional": positional})
 
 
 class Handover:
@@ -154,7 +166,8 @@ class Command(NamedTuple):
     """A row of the table.
 
     `run` is the handler, None for a command that the client carries out by itself. `show` renders the
-    result, `show_item` an item of a stream. `short` gives one-letter options.
+    result, `show_item` an item of a stream. `short` gives one-letter options. A `hidden` command is for programs
+    of our own: no help, completion or manual shows it.
     """
 
     name: str
@@ -167,6 +180,7 @@ class Command(NamedTuple):
     show_item: Callable[[dict[str, Any]], Printed] | None = None
     timeout_on_stdout: bool = False
     starts_daemon: bool = True
+    hidden: bool = False
 
 
 def check_text(text: str, limit: int, what: str = "message") -> str:

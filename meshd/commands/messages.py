@@ -7,16 +7,28 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from meshd.commands.base import Call, Command, Params, Printed, Result, check_optional_id, check_seconds, check_text
+from meshd.commands.base import (
+    AGENTS,
+    HOSTED,
+    Call,
+    Command,
+    Params,
+    Printed,
+    Result,
+    about,
+    check_optional_id,
+    check_seconds,
+    check_text,
+)
 from meshd.core.names import EVERYONE, check_name
 from meshd.core.wire import REPLY_TTL, Outgoing, Receipt
 from meshd.errors import MeshError, NotFound, OutcomeUnknown
 
 
 class SendParams(Params):
-    target: Annotated[str, Meta(description="the agent to send to")]
+    target: Annotated[str, about("the agent to send to", AGENTS)]
     message: Annotated[str, Meta(description="the text; - reads it from standard input")]
-    sender: Annotated[str | None, Meta(description="who sends (default: AGENT_MESH_NAME, then cli)")] = None
+    sender: Annotated[str | None, about("who sends (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
     private: Annotated[bool, Meta(description="only to the target, with no copy in the group")] = False
     expect_reply: Annotated[bool, Meta(description="re-ping until it is answered, then tell the watchdog")] = False
     within: Annotated[float, Meta(description="seconds until the answer is due")] = 120.0
@@ -90,7 +102,7 @@ def show_sent(data: dict[str, Any]) -> Printed:
 
 class BroadcastParams(Params):
     message: Annotated[str, Meta(description="the text; - reads it from standard input")]
-    sender: Annotated[str | None, Meta(description="who sends (default: AGENT_MESH_NAME, then cli)")] = None
+    sender: Annotated[str | None, about("who sends (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 
@@ -104,7 +116,7 @@ async def broadcast(call: Call, p: BroadcastParams) -> Result:
 class ReplyParams(Params):
     where: Annotated[str, Meta(description="mesh:reply:<nonce>, or the id of a message that was received")]
     text: Annotated[str, Meta(description="the answer; - reads it from standard input")]
-    sender: Annotated[str | None, Meta(description="who answers (default: who received the message)")] = None
+    sender: Annotated[str | None, about("who answers (default: who received the message)", HOSTED)] = None
     id: Annotated[str | None, Meta(description="the answer's id; the same one again is not sent twice")] = None
 
 
@@ -149,9 +161,9 @@ def show_reply(data: dict[str, Any]) -> Printed:
 
 
 class AckParams(Params):
-    peer: Annotated[str, Meta(description="the agent whose answers are settled")]
+    peer: Annotated[str, about("the agent whose answers are settled", AGENTS)]
     text: Annotated[str, Meta(description="what to tell it; - reads it from standard input")]
-    sender: Annotated[str | None, Meta(description="whose entries (default: AGENT_MESH_NAME, then cli)")] = None
+    sender: Annotated[str | None, about("whose entries (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 

@@ -1,23 +1,39 @@
-"""register, deregister, who, pending."""
+"""register, deregister, who, pending; and complete, which tells a shell the names."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from meshd.commands.base import Call, Command, Params, Printed, Result, ago, duration, shown_worked, table
+from meshd.commands.base import (
+    AGENTS,
+    HOSTED,
+    Call,
+    Command,
+    Params,
+    Printed,
+    Result,
+    about,
+    ago,
+    duration,
+    shown_worked,
+    table,
+)
 from meshd.core.ledger import MAX_PINGS
 from meshd.core.names import check_name
 from meshd.core.text import cut, one_line
-from meshd.errors import UsageError
+from meshd.errors import StoreError, UsageError
 
 MAX_ROLE = 100
+_PATIENCE = 0.3  # seconds that somebody who has pressed Tab waits for a name from the store
 
 
 class RegisterParams(Params):
-    name: Annotated[str, Meta(description="the name to host here from now on")]
+    name: Annotated[str, about("the name to host here from now on", AGENTS)]
     role: Annotated[str | None, Meta(description="what this agent does, for who")] = None
     takeover: Annotated[bool, Meta(description="take the name from the daemon that holds it")] = False
 
@@ -31,7 +47,7 @@ async def register(call: Call, p: RegisterParams) -> Result:
 
 
 class DeregisterParams(Params):
-    name: Annotated[str, Meta(description="the name to give up; its mail stays")]
+    name: Annotated[str, about("the name to give up; its mail stays", HOSTED)]
 
 
 async def deregister(call: Call, p: DeregisterParams) -> Result:
@@ -82,7 +98,7 @@ def show_who(data: dict[str, Any]) -> Printed:
 
 
 class PendingParams(Params):
-    name: Annotated[str, Meta(description="whose entries")]
+    name: Annotated[str, about("whose entries", HOSTED)]
 
 
 async def pending(call: Call, p: PendingParams) -> Result:
@@ -117,6 +133,24 @@ def show_pending(data: dict[str, Any]) -> Printed:
     return Printed(table(rows))
 
 
+class CompleteParams(Params):
+    what: Annotated[str, about("the names that are wanted", (AGENTS, HOSTED))]
+
+
+async def complete(call: Call, p: CompleteParams) -> Result:
+    """Names, for a shell. Those of the mesh are left out if the store does not tell them at once."""
+    names = set(call.mesh.agents)
+    if p.what == AGENTS:
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(_PATIENCE):
+                names.update(entry["agent"] for entry in await call.mesh.presence.who())
+    return Result({"names": sorted(names)})
+
+
+def show_names(data: dict[str, Any]) -> Printed:
+    return Printed("".join(f"{name}\n" for name in data["names"]))
+
+
 COMMANDS = [
     Command(
         "register",
@@ -137,5 +171,15 @@ COMMANDS = [
     Command("who", WhoParams, who, show_who, "who is there", "meshctl who"),
     Command(
         "pending", PendingParams, pending, show_pending, "replies that are owed to an agent", "meshctl pending alice"
+    ),
+    Command(
+        "complete",
+        CompleteParams,
+        complete,
+        show_names,
+        "names, for a shell's completion",
+        "meshctl complete agents",
+        starts_daemon=False,
+        hidden=True,
     ),
 ]

@@ -11,12 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta
 
 from meshd import paths
-from meshd.commands.base import Call, Command, Handover, Params, Printed, Result, check_seconds, deadline_in, waiting
+from meshd.commands.base import (
+    HOSTED,
+    Call,
+    Command,
+    Handover,
+    Params,
+    Printed,
+    Result,
+    about,
+    check_seconds,
+    deadline_in,
+    waiting,
+)
 from meshd.core.message import Message
 from meshd.core.names import check_name
 from meshd.core.text import block
 from meshd.disk.logcursor import LogCursor
-from meshd.errors import TimedOut, UsageError
+from meshd.errors import ConfigError, TimedOut, Unreadable, UsageError
 
 if TYPE_CHECKING:
     from meshd.runner import Agent
@@ -29,7 +41,7 @@ BURST_LINES = 10
 
 
 class InboxParams(Params):
-    name: Annotated[str, Meta(description="whose inbox")]
+    name: Annotated[str, about("whose inbox", HOSTED)]
     peek: Annotated[bool, Meta(description="leave them unread")] = False
     limit: Annotated[int, Meta(description="at most so many messages")] = 1000
 
@@ -71,7 +83,7 @@ def show_message(message: dict[str, Any], name: str) -> Printed:
 
 
 class ListenParams(Params):
-    name: Annotated[str, Meta(description="whose mail")]
+    name: Annotated[str, about("whose mail", HOSTED)]
     timeout: Annotated[float, Meta(description="seconds to wait")] = 60.0
     stealth: Annotated[bool, Meta(description="without showing up as a session, or at all if not hosted yet")] = False
     follow: Annotated[bool, Meta(description="go on after the first message")] = False
@@ -137,7 +149,7 @@ def show_heard(item: dict[str, Any]) -> Printed:
 
 
 class MonitorParams(Params):
-    name: Annotated[str, Meta(description="whose mail")]
+    name: Annotated[str, about("whose mail", HOSTED)]
     stealth: Annotated[bool, Meta(description="without showing up as a session, or at all if not hosted yet")] = False
 
 
@@ -153,14 +165,17 @@ async def monitor(call: Call, p: MonitorParams) -> Result:
 
 
 class WatchParams(Params):
-    name: Annotated[str, Meta(description="whose notify log")]
+    name: Annotated[str, about("whose notify log", HOSTED)]
     timeout: Annotated[float | None, Meta(description="seconds until it ends (default: never)")] = None
 
 
 async def watch(call: Call, p: WatchParams) -> Result:
     """The notify log from where the last watch stopped. The cursor moves when a line was taken."""
     agent = await call.host(check_name(p.name))
-    cursor = LogCursor(paths.notify_log(agent.name), paths.watch_cursor(agent.name))
+    try:
+        cursor = LogCursor(paths.notify_log(agent.name), paths.watch_cursor(agent.name))
+    except ConfigError as error:
+        raise Unreadable(error.message, error.hint) from None
     until = None if p.timeout is None else deadline_in(check_seconds(p.timeout, "timeout"))
     try:
         async with asyncio.timeout_at(until), call.attached(agent), waiting(agent) as changed:

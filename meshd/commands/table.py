@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from meshd.commands import asking, daemon, hooks, messages, names, reading
+from meshd.commands import asking, daemon, hooks, messages, names, reading, status
 from meshd.commands.base import Command
 
 COMMANDS: dict[str, Command] = {
-    command.name: command for module in (messages, reading, asking, names, daemon, hooks) for command in module.COMMANDS
+    command.name: command
+    for module in (messages, reading, asking, names, status, daemon, hooks)
+    for command in module.COMMANDS
 }
+# Those that a user is told of.
+SHOWN = {name: command for name, command in COMMANDS.items() if not command.hidden}

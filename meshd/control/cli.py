@@ -8,15 +8,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import functools
-import types
-import typing
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
-import msgspec
-
+from meshd.commands.arguments import JSON, Argument, arguments
 from meshd.commands.base import Command, Params, Printed
-from meshd.commands.table import COMMANDS
+from meshd.commands.table import COMMANDS, SHOWN
 from meshd.core.text import block, one_line
 from meshd.errors import MeshError, TimedOut, UsageError
 
@@ -61,7 +58,7 @@ def parse(arguments: Sequence[str]) -> Parsed | Printed:
         name = "version"
     command = COMMANDS.get(name or "")
     if command is None:
-        near = difflib.get_close_matches(name or "", COMMANDS, 1)
+        near = difflib.get_close_matches(name or "", SHOWN, 1)
         hint = f"did you mean: {PROGRAM} {near[0]}" if near else f"next: {PROGRAM} --help"
         return Printed(err=f"{PROGRAM}: no command {name!a}\n  {hint}\n", code=2)
     try:
@@ -98,50 +95,33 @@ def _parser(name: str) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    hints = typing.get_type_hints(command.params, include_extras=True)
-    for field in msgspec.structs.fields(command.params):
-        _add(parser, command, field, hints[field.name])
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    for argument in [*arguments(command), JSON]:
+        _add(parser, argument)
     return parser
 
 
-def _add(parser: argparse.ArgumentParser, command: Command, field: msgspec.structs.FieldInfo, hint: Any) -> None:
-    """One parameter: a positional argument if it is required, else an option."""
-    kind, description = _kind(hint)
-    if field.required:
-        parser.add_argument(field.name, metavar=field.name.upper(), help=description)
-        return
-    if command.name == "path":  # its arguments may be left out, and are still positional
-        parser.add_argument(field.name, nargs="?", default="", help=description)
-        return
-    flags = [f"--{field.encode_name.replace('_', '-')}"]
-    if field.name in command.short:
-        flags.insert(0, f"-{command.short[field.name]}")
-    if kind is bool:
-        parser.add_argument(*flags, dest=field.name, action="store_true", help=description)
-        return
-    shown = "" if field.default is None else f" (default: {field.default:g})" if kind is not str else ""
-    metavar = {float: "S", int: "N"}.get(kind, field.encode_name.upper())
-    parser.add_argument(
-        *flags, dest=field.name, type=kind, default=field.default, metavar=metavar, help=description + shown
-    )
-
-
-def _kind(hint: Any) -> tuple[type, str]:
-    """The type of a parameter and its description, from `Annotated[type | None, Meta(description=…)]`."""
-    description = ""
-    if typing.get_origin(hint) is typing.Annotated:
-        hint, meta = typing.get_args(hint)[:2]
-        description = meta.description or ""
-    if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint, description
+def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
+    if argument.required:
+        parser.add_argument(argument.field, metavar=argument.metavar, help=argument.help)
+    elif not argument.flags:
+        parser.add_argument(argument.field, nargs="?", default=argument.default, help=argument.help)
+    elif argument.type is bool:
+        parser.add_argument(*argument.flags, dest=argument.field, action="store_true", help=argument.help)
+    else:
+        parser.add_argument(
+            *argument.flags,
+            dest=argument.field,
+            type=argument.type,
+            default=argument.default,
+            metavar=argument.metavar,
+            help=argument.help,
+        )
 
 
 def overview() -> str:
     """What `meshctl --help` prints."""
-    width = max(map(len, COMMANDS))
-    rows = "".join(f"  {name.ljust(width)}  {command.help}\n" for name, command in COMMANDS.items())
+    width = max(map(len, SHOWN))
+    rows = "".join(f"  {name.ljust(width)}  {command.help}\n" for name, command in SHOWN.items())
     return (
         f"usage: {PROGRAM} COMMAND … [--json]\n\nMessages between coding agents, on one machine or many.\n\n"
         f"{rows}\n{PROGRAM} COMMAND --help tells more about each.\n\nexample:\n"

@@ -231,6 +231,13 @@ class Connection(asyncio.Protocol):
                 self.send({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
         self.close()
 
+    def drop(self) -> None:
+        """Close without answering what runs: to the client it is as if we had been killed, and it asks again."""
+        self._flush()
+        self.transport.close()
+        for task in list(self._calls):
+            task.cancel()
+
     def cancel(self, request_id: Id) -> bool:
         """Cancel the running calls of that id. False if there is none."""
         found = [task for task, known in self._calls.items() if known == request_id]

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Callable
 
 from meshd.disk.files import Lock, private_dir
 from meshd.errors import ConfigError
@@ -27,10 +28,10 @@ class Listener:
         self.socket: socket.socket | None = None
         self._lock = Lock(path + ".lock")
 
-    def open(self) -> socket.socket:
+    def open(self, acquire: Callable[[Lock], None] = Lock.acquire) -> socket.socket:
         """Lock and listen. Raises `AlreadyRunning`, or `ConfigError` with the path and the reason."""
         private_dir(os.path.dirname(self.path))
-        self._lock.acquire()
+        acquire(self._lock)
         self.socket = self._adopt() or self._bind()
         self.socket.setblocking(False)
         return self.socket

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from meshd import __version__
+from meshd import __version__, paths
 from meshd.commands.base import Handover, Params
 from meshd.commands.daemon import EventsParams, events
 from meshd.commands.table import COMMANDS
@@ -23,6 +23,7 @@ from meshd.control.connection import Connection, Request, params_of
 from meshd.control.sessions import SessionMethods
 from meshd.core.names import is_name, is_nonce
 from meshd.errors import MethodNotFound, Stopping, UsageError
+from meshd.service.manager import USER
 from meshd.supervisor import Supervisor
 
 PROTOCOL = {"min": 1, "max": 1}
@@ -41,6 +42,10 @@ class _Receipt(Params):
 
 class _Cancel(Params):
     id: int | str
+
+
+class _Shutdown(Params):
+    returning: bool = False
 
 
 class _Explicit(Params):
@@ -66,6 +71,8 @@ class Server:
         self.clients: dict[Connection, Client] = {}
         self._stop = stop
         self._managed_by = managed_by
+        self.returning = False  # another daemon follows this one at once
+        self._ended = False
         self._await_end: list[Connection] = []
         self._own: dict[str, Callable[[Client, Request], Coroutine[Any, Any, Any]]] = {
             "hello": self._hello,
@@ -92,18 +99,24 @@ class Server:
     async def stop(self) -> None:
         """Let running calls end by themselves for a moment, then end them, and every connection.
 
-        Sessions are told that this is meant: they would start the daemon anew at once.
+        Sessions are told that this is meant: they would start the daemon anew at once. If it is `returning`, nobody
+        is told anything: who waits comes back, as after a crash, and the next daemon goes on with it.
         """
         for client in self.clients.values():
-            if client.session is not None:
+            if client.session is not None and not self.returning:
                 client.connection.send({"jsonrpc": "2.0", "method": "session.stopping", "params": {}})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GRACE):
                 while any(connection.running for connection in self.clients):
                     await asyncio.sleep(_GRACE / 10)
         for connection in list(self.clients):
-            if connection not in self._await_end:
-                connection.stop(Stopping("the daemon was stopped before this was answered", "meshctl status"))
+            if connection in self._await_end:
+                continue
+            if self.returning:
+                connection.drop()
+            else:
+                connection.stop(_stopped())
+        self._ended = True
 
     def end(self) -> None:
         """Close the connections that asked for the end: to them it means that all is over."""
@@ -116,6 +129,10 @@ class Server:
         self.mesh.sessions.close(client.session)
 
     async def _handle(self, connection: Connection, request: Request) -> Any:
+        if self._ended:  # it was accepted in the last moment
+            if self.returning:
+                connection.drop()
+            raise _stopped()
         client = self.clients[connection]
         own = self._own.get(request.method)
         if own is not None:
@@ -177,6 +194,7 @@ class Server:
         return (await events(call, EventsParams(follow=True))).data
 
     async def _shutdown(self, client: Client, request: Request) -> dict[str, Any]:
+        self.returning = params_of(request, _Shutdown).returning
         self._await_end.append(client.connection)
         asyncio.get_running_loop().call_soon(self._stop)
         return {"stopping": True, "pid": os.getpid()}
@@ -187,19 +205,27 @@ class Server:
         call = CliCall(self.mesh, client, p.env, given_id)
         printed = await call.run(p.argv, p.stdin)
         printed = printed._replace(err=self._differing(p.env) + printed.err)
-        return {"code": printed.code, "out": printed.out, "err": printed.err}
+        ours = {"version": __version__, "pid": os.getpid(), "managed_by": self._managed_by}
+        return {"code": printed.code, "out": printed.out, "err": printed.err, **ours}
 
     def _differing(self, environment: dict[str, str]) -> str:
         """A warning if the caller's environment means another store than the daemon's."""
         said = ""
+        how = "meshctl down && meshctl up"
+        if self._managed_by != USER:  # a service sees no variables of a shell
+            how = f"write {paths.config_file()}, then: meshctl service restart"
         for key in ("redis_url", "prefix"):
             theirs = environment.get(f"AGENT_MESH_{key.upper()}")
             if theirs and theirs != getattr(self.mesh.settings, key):
                 said += (
                     f"warning: AGENT_MESH_{key.upper()} here is not what the daemon was started with; "
-                    "to change it: meshctl down && meshctl up\n"
+                    f"to change it: {how}\n"
                 )
         return said
+
+
+def _stopped() -> Stopping:
+    return Stopping("the daemon was stopped before this was answered", "meshctl status")
 
 
 def _unknown(method: str, known: list[str]) -> MethodNotFound:

@@ -14,6 +14,7 @@ from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key
 from meshd.core.names import Keys
 from meshd.core.records import (
+    FORMAT,
     UNKNOWN,
     Batch,
     Closed,
@@ -260,7 +261,7 @@ class AgentCore:
         inbox = self.inbox
         unread = list(inbox.unread.values())
         return [
-            Header(name=self.name),
+            Header(name=self.name, format=FORMAT),
             Snapshot(
                 position=inbox.position,
                 group=inbox.group,

@@ -40,11 +40,11 @@ class _Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="t"):
     pass
 
 
-class Header(_Record, tag="journal"):
-    """First line of every journal. A newer format is refused, the file untouched."""
+class Header(_Record, tag="journal", omit_defaults=False):
+    """First line of every journal. A newer format is refused, the file untouched. 0.2 wrote no number: it is 1."""
 
     name: str
-    format: int = FORMAT
+    format: int = 1
 
 
 class Batch(_Record, tag="batch"):

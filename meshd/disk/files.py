@@ -58,6 +58,30 @@ def sync_dir(folder: str) -> None:
         os.close(fd)
 
 
+def holder(path: str) -> int | None:
+    """The pid of the process that holds the `Lock` at the path; None if nobody does. Takes no lock itself.
+
+    A lock that was tried, and let go, could turn away a daemon that starts in this moment. So this looks whether the
+    process that is named there has the file open; where there is no /proc, whether there is such a process.
+    """
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            said = file.read(32).strip()
+            wanted = os.fstat(file.fileno())
+        pid = int(said)
+        if not os.path.isdir("/proc/self"):
+            os.kill(pid, 0)
+            return pid
+        fds = os.listdir(f"/proc/{pid}/fd")
+    except (OSError, ValueError):
+        return None
+    for fd in fds:
+        with contextlib.suppress(OSError):  # closed since it was listed
+            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), wanted):
+                return pid
+    return None
+
+
 class Lock:
     """An exclusive flock that lives as long as the process, whatever kills it. The file holds the pid."""
 

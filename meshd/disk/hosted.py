@@ -9,6 +9,7 @@ import socket
 import msgspec
 
 from meshd.disk.files import replace
+from meshd.disk.formats import refuse_newer
 from meshd.errors import ConfigError
 
 FORMAT = 1
@@ -31,14 +32,13 @@ def load(path: str) -> dict[str, Hosted]:
     """Raises `ConfigError` for a file that cannot be read or is of a newer format; it is not touched."""
     try:
         with open(path, "rb") as file:
-            found = msgspec.json.decode(file.read(), type=_File)
+            data = file.read()
+        refuse_newer(path, data, FORMAT)
+        return msgspec.json.decode(data, type=_File).agents
     except FileNotFoundError:
         return {}
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}", f"mend it, or move it away: {path}") from None
-    if found.format > FORMAT:
-        raise ConfigError(f"{path} was written by a newer agent-mesh", "upgrade agent-mesh on this machine")
-    return found.agents
 
 
 def save(path: str, agents: dict[str, Hosted]) -> None:

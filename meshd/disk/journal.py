@@ -12,6 +12,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,21 @@ COMPACT_SIZE = 1 << 20
 def _line(record: Record) -> bytes:
     body = encode(record)
     return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+class Health(NamedTuple):
+    """Of a journal that somebody looks at from outside: bytes, and records that are damaged."""
+
+    size: int
+    damaged: int
+
+
+def look(path: str, name: str) -> Health:
+    """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
+    with open(path, "rb") as file:
+        data = file.read()
+    _, _, damaged = Journal(path, name)._parse(data)
+    return Health(len(data), damaged)
 
 
 class Journal:
@@ -93,7 +109,7 @@ class Journal:
         if self._fd < 0:
             self._open()
         if self._size == 0:
-            lines = _line(Header(name=self.name)) + lines
+            lines = _line(Header(name=self.name, format=FORMAT)) + lines
         try:
             written = 0
             while written < len(lines):

@@ -10,11 +10,11 @@ from typing import BinaryIO
 import msgspec
 
 from meshd.disk.files import replace
+from meshd.disk.formats import refuse_newer
 from meshd.disk.notify import KEPT
 
+FORMAT = 1
 MAX_READ = 1 << 20
-
-
 _MARK = 64
 
 
@@ -24,6 +24,7 @@ class _Place(msgspec.Struct):
     inode: int = 0
     offset: int = 0
     mark: int = 0
+    format: int = FORMAT
 
     @classmethod
     def in_file(cls, file: BinaryIO, offset: int) -> _Place:
@@ -33,14 +34,19 @@ class _Place(msgspec.Struct):
 
 
 class LogCursor:
-    """A place in the log at `path`, kept in the file `saved`. Methods block and raise `OSError`."""
+    """A place in the log at `path`, kept in the file `saved`. Methods block and raise `OSError`.
+
+    Raises `ConfigError` for a `saved` of a newer format, which is not touched; a damaged one is forgotten.
+    """
 
     def __init__(self, path: str, saved: str) -> None:
         self.path = path
         self._saved = saved
         self._place = _Place()
         with contextlib.suppress(FileNotFoundError, msgspec.MsgspecError), open(saved, "rb") as file:
-            self._place = msgspec.json.decode(file.read(), type=_Place)
+            data = file.read()
+            refuse_newer(saved, data, FORMAT)
+            self._place = msgspec.json.decode(data, type=_Place)
 
     def is_new(self) -> bool:
         """Whether nobody has read this log before."""

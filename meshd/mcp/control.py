@@ -11,7 +11,8 @@ import msgspec
 
 from meshd.errors import MeshError, Stopping, UsageError
 
-LIMIT = 2 << 20
+LIMIT = 2 << 20  # of one line of a shim
+LONGEST_ANSWER = 64 << 20  # of the daemon, which bounds its answers by other things than their length
 MAX_LINE = 1 << 20  # what the daemon takes
 
 Notify = Callable[[str, dict[str, Any]], None]
@@ -48,7 +49,7 @@ class Control:
     @classmethod
     async def open(cls, path: str, notify: Notify = _ignore) -> Control:
         """Raises `OSError`. `notify` is called with the method and the parameters of each notification."""
-        return cls(*await asyncio.open_unix_connection(path, limit=LIMIT), notify)
+        return cls(*await asyncio.open_unix_connection(path, limit=LONGEST_ANSWER), notify)
 
     async def call(self, method: str, **params: Any) -> Any:
         """The result. Raises `DaemonError`, or `DaemonGone`. A cancelled call is cancelled in the daemon too."""

@@ -14,6 +14,8 @@ from msgspec import Meta
 
 from meshd.mcp.marking import NOTICE, blocks, escape, marked, tag
 
+SHOWN_AGENTS = 200
+
 
 class Args(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of the tools' parameters."""
@@ -151,7 +153,14 @@ def _reply_text(result: Data) -> str:
 
 
 def _who(data: Data) -> Data:
-    return {"notice": NOTICE, "agents": data["agents"]}
+    agents = sorted(data["agents"], key=_importance)
+    return {"notice": NOTICE, "agents": agents[:SHOWN_AGENTS], "more": max(0, len(agents) - SHOWN_AGENTS)}
+
+
+def _importance(agent: Data) -> tuple[bool, bool, bool, str]:
+    """Live sessions first; but anybody who reaches the store can register thousands, so the ones here before them."""
+    here, session = bool(agent.get("here")), bool(agent.get("session"))
+    return not (here and session), not session, not here, agent["agent"]
 
 
 def _who_text(result: Data) -> str:
@@ -161,7 +170,8 @@ def _who_text(result: Data) -> str:
         for a in result["agents"]
         if a.get("live")
     ]
-    return marked(rows) if rows else "no agents registered"
+    more = [f"{result['more']} more are not shown"] if result["more"] else []
+    return marked([*rows, *more]) if rows else "no agents registered"
 
 
 def _shown(value: Any) -> str:
@@ -251,7 +261,7 @@ TOOLS: dict[str, Tool] = {
             help="Who is there, and how each can be woken.",
             method="who",
             result=_who,
-            output=_object(agents="array", notice="string"),
+            output=_object(agents="array", more="integer", notice="string"),
             text=_who_text,
         ),
         Tool(

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 from redis.exceptions import NoScriptError, ReadOnlyError
 
 from meshd.core.backoff import Backoff
-from meshd.errors import OutcomeUnknown, StoreDown, StoreError
+from meshd.errors import OutcomeUnknown, StoreBusy, StoreDown, StoreError
+from meshd.outage import Outage
 from meshd.store.endpoint import Endpoint
-from meshd.store.link import Link, Moved, translate
+from meshd.store.link import Forbidden, Link, Moved, translate
 
 log = logging.getLogger("meshd.store")
 
@@ -69,16 +70,27 @@ class _Call:
 class Commands:
     """Queues commands, keeps one connection alive, and knows whether the store is up.
 
-    `up` is set while the connection stands. `on_change(up)` is called at each change of that.
+    `up` is set while the connection stands. `on_change(up)` is called at each change of that. `refused` is why the
+    store, which is up, takes no writes (disk, memory, replicas, access list), since `refused_since`; None while it
+    takes them. `on_refusal(refused)` is called at each change of that.
     """
 
-    def __init__(self, endpoint: Endpoint, on_change: Callable[[bool], None] = lambda up: None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_change: Callable[[bool], None] = lambda up: None,
+        on_refusal: Callable[[bool], None] = lambda refused: None,
+    ) -> None:
         self.endpoint = endpoint
         self.up = asyncio.Event()
         self.server: Server | None = None
         self.since = time.time()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
+        self.refused: StoreError | None = None
+        self.refused_since = 0.0
+        self._outage, self._refusal = Outage(log), Outage(log)
         self._on_change = on_change
+        self._on_refusal = on_refusal
         self._queue: deque[_Call] = deque()
         self._wanted = asyncio.Event()
         self._retry_now = asyncio.Event()
@@ -203,7 +215,12 @@ class Commands:
             if isinstance(reply, StoreError):
                 call.fail(reply)
                 moved = reply if isinstance(reply, Moved) else moved
-            elif not call.future.done():
+                if moved is None and (isinstance(reply, StoreBusy) or (call.script and isinstance(reply, Forbidden))):
+                    self._set_refused(reply)
+                continue
+            if self.refused is not None and _wrote(call, reply):
+                self._set_refused(None)
+            if not call.future.done():
                 call.future.set_result(reply)
         if moved is not None:
             raise moved
@@ -220,21 +237,38 @@ class Commands:
         self.since = time.time()
         self.up.set()
         assert self.server is not None
-        log.info("store up: %s (%s %s)", self.endpoint.shown, self.server.name, self.server.version)
+        where = f"{self.endpoint.shown} ({self.server.name} {self.server.version})"
+        if self._outage.lasts:
+            self._outage.end("store up again", where)
+        else:
+            log.info("store up: %s", where)
         self._on_change(True)
 
     def _set_down(self, error: StoreError) -> None:
         was_up = self.up.is_set()
-        news = self.trouble is None or self.trouble.message != error.message
         self.trouble = error
         self.up.clear()
         if was_up:
             self.since = time.time()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline
             self._on_change(False)
-        if news:
-            log.warning("store down: %s", error.message)
+        self._outage.begin(f"store down: {error.message}")
+
+    def _set_refused(self, error: StoreError | None) -> None:
+        before, self.refused = self.refused, error
+        if error is not None:
+            self._refusal.begin(error.message)
+        else:
+            self._refusal.end("the store takes writes again")
+        if (before is None) != (error is None):
+            self.refused_since = time.time()
+            self._on_refusal(error is not None)
 
     def _fail_all(self, error: StoreError) -> None:
         while self._queue:
             self._queue.popleft().fail(error)
+
+
+def _wrote(call: _Call, reply: Any) -> bool:
+    """Whether the reply proves that the store takes writes: what a script answers without writing does not."""
+    return call.script is not None and not (isinstance(reply, list) and reply[:1] in ([0], [b"again"], [b"denied"]))

@@ -22,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from meshd.core.backoff import Backoff
 from meshd.disk.files import private_dir, replace
 from meshd.errors import ConfigError, StoreDown, StoreError
+from meshd.outage import Outage
 from meshd.store import endpoint
 from meshd.store.link import Link
 
@@ -64,6 +65,7 @@ class Embedded:
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
         self._known = asyncio.Event()  # set once it is ready, or is in trouble
+        self._outage = Outage(log, logging.ERROR)
 
     async def connection(self) -> AbstractConnection:
         """A connection once the server runs. Raises `StoreDown` as soon as it is known that it does not."""
@@ -79,6 +81,7 @@ class Embedded:
         """Tell whoever waits for the server why there is none; it is tried again."""
         self.trouble = why
         self._known.set()
+        self._outage.begin(f"the embedded store does not start: {why}")
 
     @property
     def log_file(self) -> str:
@@ -130,7 +133,8 @@ class Embedded:
                 if self._ready.is_set():
                     backoff.reset()
                     await self._until_gone()
-                    log.warning("the embedded store (pid %s) is gone; starting it again", self.pid)
+                    # Whoever uses it finds that out, too, and says so in the log.
+                    log.debug("the embedded store (pid %s) is gone; starting it again", self.pid)
                     self._ready.clear()
                     self._known.clear()
                     self.restarts += 1
@@ -181,13 +185,11 @@ class Embedded:
             )
         except OSError as error:
             self.failed(f"{program}: {error.strerror}")
-            log.error("cannot start the embedded store: %s", self.trouble)
             return
         if await self._await_loaded():
             self._is_ready(self._process.pid)
         else:
             self.failed(self._last_words())
-            log.error("the embedded store did not start: %s", self.trouble)
             await self._end_process()
 
     async def _await_loaded(self) -> bool:
@@ -212,6 +214,7 @@ class Embedded:
     def _is_ready(self, pid: int) -> None:
         self.pid = pid
         self.trouble = None
+        self._outage.end("the embedded store runs")
         self._ready.set()
         self._known.set()
 
@@ -239,6 +242,9 @@ class Embedded:
     async def _stop(self) -> None:
         """SHUTDOWN: the append-only file is synced before the process ends."""
         if not self._ready.is_set():
+            if self._process is not None:  # it does not answer yet, so it cannot be asked
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.terminate()
             await self._end_process()
             return
         self._ready.clear()

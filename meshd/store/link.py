@@ -30,18 +30,26 @@ class Moved(StoreBusy):
     """This server is not the one that takes our writes (any more)."""
 
 
+class Unauthorized(StoreDown):
+    """It wants an account, or refuses ours."""
+
+
+class Forbidden(StoreError):
+    """The account that we use may not do this."""
+
+
 def translate(error: BaseException) -> StoreError:
     """A redis-py error as ours: a sentence, and what to do next."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, rx.BusyLoadingError):
         return StoreBusy("the store is loading its data", "it will answer when it has; nothing is needed")
     if isinstance(error, rx.AuthenticationError | rx.AuthorizationError) or text.startswith(("NOAUTH", "WRONGPASS")):
-        return StoreDown(
+        return Unauthorized(
             "the store wants a user name and a password, or refuses the ones given",
             "put them into the URL (redis://USER:PASSWORD@HOST), best through AGENT_MESH_REDIS_URL_FILE",
         )
     if isinstance(error, rx.NoPermissionError):
-        return StoreError(f"the store's access list refuses this account: {text}", "grant it the mesh's keys")
+        return Forbidden(f"the store's access list refuses this account: {text}", "grant it the mesh's keys")
     if isinstance(error, rx.ReadOnlyError):
         return Moved("the store is a read-only replica", "point redis_url at the master, or use redis+sentinel://")
     if isinstance(error, _ELSEWHERE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helper import Home, wait_until
+from tests.helper import Home, eventually, wait_until
 from tests.mcp_http.serving import (
     HANDSHAKE,
     MODERN,
@@ -17,6 +18,8 @@ from tests.mcp_http.serving import (
     Http,
     Raw,
     Stream,
+    connected,
+    data,
     modern_call,
     modern_headers,
     request,
@@ -120,6 +123,22 @@ def test_a_slow_client_has_its_mail_when_it_has_read_it(http: Http, mesh: Home, 
     call.read_until(b'"lost":0')
     wait_until(lambda: unread(mesh, name) == ["next"], "only what came later is unread")
     call.leave()
+
+
+async def test_mail_that_comes_after_progress_is_read(http: Http, mesh: Home, transport: str, name: str) -> None:
+    """Its answer is one event of several in a response."""
+    told: list[float] = []
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(progress)
+
+    async with connected(http, transport, name) as client:
+        arguments = {"timeout_s": LONG}
+        waiting = asyncio.create_task(client.call_tool("mesh_listen_once", arguments, progress_callback=progress))
+        await eventually(lambda: told, "it says that it waits")
+        await asyncio.to_thread(mesh.meshctl, "send", name, "hello")
+        assert data(await waiting)["message"]["text"] == "hello"
+        await eventually(lambda: unread(mesh, name) == [], "it is read")
 
 
 def test_a_client_that_leaves_waits_no_more(http: Http, mesh: Home, transport: str, name: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
-from tests.helper import Home, eventually
+from tests.helper import Home, eventually, wait_until
 from tests.mcp_http.serving import (
     HANDSHAKE,
     MODERN,
@@ -15,9 +16,12 @@ from tests.mcp_http.serving import (
     Raw,
     connected,
     data,
+    dial,
+    head,
     modern_call,
     modern_headers,
     sessions,
+    status_of,
     text,
     unread,
     until_sessions,
@@ -180,11 +184,33 @@ async def test_requests_of_one_name_are_one_live_agent(http: Http, mesh: Home, n
         assert heard == {"first", "second"}
 
 
+async def test_a_name_is_live_a_while_after_its_last_request(http: Http, mesh: Home, name: str) -> None:
+    """A client that asks again soon is the same agent; one that does not is gone, and its name is free."""
+    async with connected(http, MODERN, name) as client:
+        for _ in range(2):
+            data(await client.call_tool("mesh_inbox", {}))
+            assert sessions(mesh, name) == 1
+        await eventually(lambda: sessions(mesh, name) == 0, "it has not asked for long")
+        data(await client.call_tool("mesh_inbox", {}))
+        assert sessions(mesh, name) == 1
+
+
+async def test_a_client_that_looks_around_with_a_name_is_hosted(http: Http, mesh: Home, name: str) -> None:
+    """Mail and broadcasts reach it before it has called a tool."""
+    async with connected(http, MODERN, name) as client:
+        assert sessions(mesh, name) == 1
+        mesh.meshctl("broadcast", "to all", "--from", name)
+        assert data(await client.call_tool("mesh_inbox", {}))["notice"]
+    async with connected(http, HANDSHAKE, f"{name}x"), connected(http, MODERN, f"{name}x") as late:
+        assert f"You are nobody yet: {name}x is another live session;" in (late.instructions or "")
+
+
 async def test_nobody_speaks_for_a_live_session(http: Http, name: str) -> None:
     async with connected(http, HANDSHAKE, name), connected(http, MODERN) as other:
         refused = await other.call_tool("mesh_inbox", {"name": name})
         assert refused.is_error
-        assert text(refused) == f"{name} is another live session\nNext: Use another name."
+        assert f"{name} is another live session" in text(refused)
+        assert text(refused).endswith("\nNext: Use another name.")
 
 
 def test_what_is_sent_again_with_an_id_of_its_own_is_sent_once(http: Http, mesh: Home, name: str) -> None:
@@ -217,6 +243,43 @@ def test_a_session_that_is_deleted_is_gone(http: Http, mesh: Home, name: str) ->
         until_sessions(mesh, name, 0)
         assert raw.post("ping", {}).status_code == 404
         assert raw.delete() == 404
+
+
+def listened(http: Http, raw: Raw) -> socket.socket:
+    """The stream that most clients keep open."""
+    stream = dial(http)
+    headers = {"mcp-session-id": raw.id, "Accept": "text/event-stream"}
+    stream.sendall(head(http, "GET /mcp HTTP/1.1", **headers))
+    assert status_of(stream) == 200
+    return stream
+
+
+def test_a_client_that_ends_without_a_word_is_no_live_session(http: Http, mesh: Home, name: str) -> None:
+    """Its stream tells. If it comes back after all, it goes by its name again."""
+    with Raw(http, name) as raw:
+        with listened(http, raw):
+            assert sessions(mesh, name) == 1
+        until_sessions(mesh, name, 0)
+        mesh.meshctl("send", name, "x")
+        assert raw.texts() == ["x"]
+        assert sessions(mesh, name) == 1
+        raw.delete()
+
+
+def test_a_client_that_is_started_anew_has_its_name_at_once(http: Http, name: str) -> None:
+    """It does not wait until its predecessor is missed; but it takes nobody's name who is there."""
+    with Raw(http, name) as before:
+        with listened(http, before), Raw(http, name) as second:
+            assert second.name.startswith(f"{name}-2 ")
+            second.delete()
+
+        def begins_anew() -> bool:
+            with Raw(http, name) as after:
+                after.delete()
+                return bool(after.name == name)
+
+        wait_until(begins_anew, "the name is free, as soon as the end of the stream is noticed")
+        before.delete()
 
 
 def test_a_second_initialize_changes_nothing(http: Http, mesh: Home, name: str) -> None:

@@ -18,7 +18,7 @@ _ATTRIBUTE = re.compile(rf' ([a-z]+)="({_VALUE})"')
 # Controls, separators, bidi controls, halves of characters: what could look like something else, or break a line.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _BEFORE = re.compile(r"LOST \d+ messages, gone from the store before they were read")
-_AFTER = re.compile(r"\d+ more: call mesh_inbox again")
+_AFTER = re.compile(r"\d+ more: call mesh_inbox again|\d+ more are not shown")
 
 
 class Element(NamedTuple):

@@ -86,18 +86,6 @@ def idle(client: Client) -> bool:
     return left == 0 and state == "S"
 
 
-def test_a_call_that_is_cancelled_while_the_daemon_is_away_is_not_made(own: Home, own_session: Open) -> None:
-    own.start()
-    alice = own_session("alice", AGENT_MESH_NO_AUTOSTART="1")
-    own.kill()
-    sending, who = alice.begin("mesh_send", to="bob", message="hello"), alice.begin("mesh_who")
-    cancel(alice, sending)
-    own.start()
-    alice.finish(who)
-    assert own.json("inbox", "bob")["messages"] == []
-    assert not alice.has(sending)
-
-
 @pytest.mark.parametrize(
     "params",
     [None, {}, [], [1], "x", {"requestId": None}, {"requestId": 99}, {"requestId": [1]}, {"requestId": {"a": 1}}],

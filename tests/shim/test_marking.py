@@ -109,14 +109,18 @@ def raw(mesh_store: Store) -> Any:
         yield client
 
 
-def test_a_hostile_registry_entry_stays_inside_its_tag(alice: Client, raw: Any, peer: str) -> None:
+def test_a_hostile_registry_entry_stays_inside_its_tag(
+    own: Home, own_session: Open, raw: Any, prefix: str, peer: str
+) -> None:
+    own.start()
+    alice = own_session("alice")
     entry = {
         "agent": HOSTILE, "role": HOSTILE, "host": HOSTILE, "version": HOSTILE, "wake": [HOSTILE, HOSTILE, 7],
         "pid": HOSTILE, "ts": HOSTILE, "session": HOSTILE, "unread": HOSTILE, "since": HOSTILE, "worked": HOSTILE,
     }  # fmt: skip
-    raw.set(f"mesh:registry:{peer}", json.dumps(entry), ex=30)
-    raw.set(f"mesh:registry:{HOSTILE}", json.dumps(entry), ex=30)
-    raw.zadd("mesh:presence", {peer: time.time() + 60, HOSTILE: time.time() + 60})
+    raw.set(f"{prefix}:registry:{peer}", json.dumps(entry), ex=30)
+    raw.set(f"{prefix}:registry:{HOSTILE}", json.dumps(entry), ex=30)
+    raw.zadd(f"{prefix}:presence", {peer: time.time() + 60, HOSTILE: time.time() + 60})
     reply = alice.call("mesh_who")
     found = {element.facts["name"]: element.facts for element in elements(reply.text)}
     assert found[peer]["role"] == found[peer]["host"] == one_line(HOSTILE)[:100]
@@ -124,6 +128,28 @@ def test_a_hostile_registry_entry_stays_inside_its_tag(alice: Client, raw: Any, 
     [agent] = [agent for agent in reply.data["agents"] if agent["agent"] == peer]
     assert agent["role"] == one_line(HOSTILE)[:100]
     assert reply.data["notice"] == NOTICE
+
+
+def test_a_flood_of_registry_entries_hides_nobody_who_is_here(
+    own: Home, own_session: Open, mesh_store: Store, prefix: str
+) -> None:
+    """What a model is shown is bounded, and says that there is more; other calls of the session wait on."""
+    own.start()
+    alice, _ = own_session("zoe"), own_session("yves")
+    listening = alice.begin("mesh_listen_once", timeout_s=600)
+    entry = json.dumps({"role": "r" * 100, "host": "h" * 100, "session": True, "ts": time.time()})
+    with mesh_store.client() as client, client.pipeline() as pipeline:
+        for k in range(10_000):
+            pipeline.set(f"{prefix}:registry:a{k}", entry, ex=60)
+            pipeline.zadd(f"{prefix}:presence", {f"a{k}": time.time() + 60})
+        pipeline.execute()
+    reply = alice.call("mesh_who")
+    assert [agent["agent"] for agent in reply.data["agents"][:2]] == ["yves", "zoe"]
+    assert len(reply.data["agents"]) + reply.data["more"] == 10_002
+    assert len(alice.lines[-1]) < 150_000
+    assert len(elements(reply.text)) == len(reply.data["agents"])
+    own.meshctl("send", "zoe", "hello")
+    assert alice.finish(listening).data["message"]["text"] == "hello"
 
 
 def test_a_hostile_holder_of_a_name_is_quoted_only_under_the_notice(
@@ -195,6 +221,6 @@ def test_any_words_are_one_element_each_and_come_back_as_they_were(texts: list[t
 @settings(max_examples=300, deadline=None)
 def test_any_registry_entry_is_one_tag(role: str, host: str, wake: list[str]) -> None:
     agent = {"agent": "bob", "live": True, "role": role, "host": host, "wake": wake, "session": True, "unread": 1}
-    [element] = elements(TOOLS["mesh_who"].text({"agents": [agent], "notice": NOTICE}))
+    [element] = elements(TOOLS["mesh_who"].text({"agents": [agent], "more": 0, "notice": NOTICE}))
     assert element.facts["name"] == "bob"
     assert element.facts.get("role", "") == one_line(role)

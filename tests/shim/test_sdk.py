@@ -62,6 +62,7 @@ async def test_a_client_that_gives_up_takes_no_mail_with_it(mesh: Home, tmp_path
         with pytest.raises(MCPError) as refused:
             await alice.call_tool("mesh_listen_once", {"timeout_s": 600}, read_timeout_seconds=0.3)
         assert refused.value.error.code == REQUEST_TIMEOUT
+        await eventually(lambda: waiting(mesh, name) == 0, "the call has ended")
         mesh.meshctl("send", name, "hello")
         assert (await ok(alice, "mesh_listen_once", timeout_s=20))["message"]["text"] == "hello"
 

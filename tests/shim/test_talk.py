@@ -7,6 +7,7 @@ import pytest
 from tests.helper import Home, wait_until
 from tests.shim.client import Client
 from tests.shim.conftest import Open
+from tests.shim.daemon import sessions_of
 
 
 @pytest.fixture
@@ -111,6 +112,7 @@ def test_listening_ends_with_mail_that_was_already_there(alice: Client, bob: Cli
 def test_a_private_message_is_in_no_group(mesh: Home, alice: Client, bob: Client, peer: str) -> None:
     with mesh.rpc() as rpc:
         rpc.send("monitor", name=f"{peer}-w")
+        wait_until(lambda: sessions_of(mesh, f"{peer}-w") == 1, "somebody listens to the group")
         alice.ok("mesh_send", to=peer, message="secret", private=True)
         alice.ok("mesh_send", to=peer, message="open")
         while (heard := rpc.read())["params"]["item"]["to"] != peer:

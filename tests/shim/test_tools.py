@@ -118,7 +118,7 @@ def test_who(session: Open, alice: Client, name: str, peer: str) -> None:
     session(peer)
     alice.ok("mesh_register", name=name, role="reads & writes")
     reply = checked(alice, "mesh_who")
-    assert set(reply.data) == {"agents", "notice"}
+    assert set(reply.data) == {"agents", "more", "notice"}
     found = {agent["agent"]: agent for agent in reply.data["agents"]}
     assert found[name]["role"] == "reads & writes"
     assert found[peer]["session"] is True

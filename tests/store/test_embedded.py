@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_a_clean_stop_ends_it_and_keeps_its_data(lone: Home) -> None:
     assert not os.path.exists(socket_of(lone))
     assert lone.meshctl("listen", "bob", "--timeout", "15") == "[DIRECT from alice] kept\n"
     assert state(lone)["pid"] != pid
+
+
+def test_a_stop_before_it_has_answered_is_quick(lone: Home) -> None:
+    """A daemon that is stopped right after its start ends the store that is still starting."""
+    lone.start()
+    started = time.monotonic()
+    assert lone.stop() == 0
+    assert time.monotonic() - started < 5
 
 
 def test_a_stopped_server_is_noticed(lone: Home) -> None:

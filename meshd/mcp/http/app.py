@@ -11,6 +11,7 @@ from mcp.server.runner import serve_loop
 from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -18,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from meshd import __version__, metrics
 from meshd.mcp.http.address import Address
+from meshd.mcp.http.attendance import Attendance
 from meshd.mcp.http.exchange import EXCHANGE, HandingOver
 from meshd.mcp.http.front import Front, SseFront, introduce
 from meshd.mcp.http.guard import Guard, name_of
@@ -45,7 +47,7 @@ class Application:
         self._manager = StreamableHTTPSessionManager(mcp, max_request_body_size=MAX_BODY, max_sessions=MAX_SESSIONS)
         messages = SseServerTransport("/messages/", max_request_body_size=MAX_BODY)
         routes = [
-            Route("/mcp", _Mcp(StreamableHTTPASGIApp(self._manager))),
+            Route("/mcp", _Mcp(StreamableHTTPASGIApp(self._manager), self._front.attendance)),
             Route("/sse", _Sse(mcp, self._front, messages)),
             Mount("/messages/", messages.handle_post_message),
             Route("/health", self._health, methods=["GET"]),
@@ -92,12 +94,15 @@ class Application:
 class _Mcp:
     """`/mcp`. No answer is kept to be sent again: a client that asks for one gets a new stream."""
 
-    def __init__(self, app: StreamableHTTPASGIApp) -> None:
+    def __init__(self, app: StreamableHTTPASGIApp, attendance: Attendance) -> None:
         self._app = app
+        self._attendance = attendance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(key, value) for key, value in scope["headers"] if key != b"last-event-id"]
-        await self._app({**scope, "headers": headers}, receive, send)
+        session_id = Headers(scope=scope).get("mcp-session-id", "")
+        with self._attendance.request(session_id, stream=scope["method"] == "GET"):
+            await self._app({**scope, "headers": headers}, receive, send)
 
 
 class _Sse:

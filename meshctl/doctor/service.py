@@ -1,0 +1,70 @@
+"""The service: is it as it was installed, does its manager run it, and does it outlive a logout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from meshctl.doctor.facts import Facts
+from meshctl.doctor.finding import Finding
+from meshctl.install.files import NotChanged
+from meshctl.service import manager
+from meshctl.service.manager import NoManager
+from meshctl.service.marked import SAME
+from meshctl.service.report import look
+from meshd.service.manager import USER
+
+AREA = "service"
+_OFTEN = 3  # restarts after a failure
+
+
+def check(facts: Facts) -> Iterator[Finding]:
+    try:
+        found = manager.find()
+        known = look(found)
+    except NoManager as error:
+        yield Finding("ok", AREA, f"no service: {error.message}")
+        return
+    except NotChanged as error:
+        yield Finding("warning", AREA, error.message, error.hint)
+        return
+    if not known["installed"] and not known["enabled"]:
+        yield Finding("ok", AREA, "not a service: the daemon starts with the first command")
+        return
+    findings = [*_files(known), *_manager(found.name, known, facts)]
+    yield from findings
+    if not findings:
+        how = "and goes on after logout" if known["lasting"]["lasts"] else "and ends at logout"
+        yield Finding("ok", AREA, f"service of {found.name}: starts at login {how}")
+
+
+def _files(known: dict[str, Any]) -> Iterator[Finding]:
+    for path, state in known["files"].items():
+        if state != SAME:
+            force = "" if state in ("outdated", "missing") else " --force"
+            yield Finding("warning", AREA, f"{path} is {state}", f"meshctl service install{force}")
+
+
+def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding]:
+    if known["trouble"]:
+        yield Finding("error", AREA, known["trouble"], known["hint"])
+        return
+    log = "journalctl --user -u meshd -n 20" if name == "systemd" else "meshctl logs -n 20"
+    if not known["enabled"]:
+        yield Finding("warning", AREA, f"{name} does not start it at login", "meshctl service install")
+    if known.get("stale"):
+        yield Finding("warning", AREA, f"{name} has not read its files since they changed", "meshctl service restart")
+    by_hand = facts.hello is not None and facts.hello.get("managed_by") == USER
+    if by_hand:
+        what = f"a daemon that was started by hand (pid {facts.pid}) runs beside the service"
+        yield Finding("warning", AREA, what, "meshctl service start")
+    elif known["active"] == "failed":
+        why = known["said"] or known["result"] or "see its log"
+        yield Finding("error", AREA, f"the service has failed: {why}", f"{log}; meshctl service start")
+    elif not known["running"] and not facts.waits:
+        yield Finding("warning", AREA, f"the service is {known['active']}", "meshctl service start")
+    if (known["restarts"] or 0) > _OFTEN:
+        yield Finding("warning", AREA, f"{name} started it again {known['restarts']} times after a failure", log)
+    lasting = known["lasting"]
+    if lasting["lasts"] is False and lasting["command"]:
+        yield Finding("warning", AREA, "the service ends when its user logs out (no linger)", lasting["command"])

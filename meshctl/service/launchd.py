@@ -1,0 +1,170 @@
+"""The service under launchd: an agent of the user, started at login and again when it has failed."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+from meshctl.service.manager import NEXT_WITHOUT, NoManager, NotRunning, State
+from meshctl.service.marked import Marked, marked
+from meshctl.service.template import shipped
+from meshd import paths
+from meshd.core.text import one_line
+
+LABEL = "agent-mesh.meshd"
+_BREW = "homebrew.mxcl.agent-mesh"  # the same, as `brew services` installs it
+_TIMEOUT = 120.0
+_ENDING = 10.0  # seconds
+_FIRST_LINE = '<?xml version="1.0" encoding="UTF-8"?>\n'
+
+
+class Launchd:
+    """A `Manager`."""
+
+    name = "launchd"
+    keeps_socket = False
+
+    @staticmethod
+    def _path(label: str) -> str:
+        return os.path.join(os.path.expanduser("~"), "Library", "LaunchAgents", f"{label}.plist")
+
+    def files(self) -> list[Marked]:
+        # A comment behind the XML declaration: nothing may stand before that.
+        return [marked(self._path(LABEL), plist(), _FIRST_LINE, "<!-- ", " -->")]
+
+    def installed(self) -> str | None:
+        return next((path for path in (self._path(LABEL), self._path(_BREW)) if os.path.exists(path)), None)
+
+    @property
+    def _label(self) -> str:
+        path = self.installed()
+        return LABEL if path is None else os.path.basename(path).removesuffix(".plist")
+
+    def is_enabled(self) -> bool:
+        return self.installed() is not None
+
+    def serves(self) -> bool:
+        return self.is_enabled()
+
+    def check(self) -> None:
+        if shutil.which("launchctl") is None:
+            raise NoManager("there is no launchctl here", NEXT_WITHOUT)
+        if os.path.exists(self._path(_BREW)) and not os.path.exists(self._path(LABEL)):
+            raise NoManager(
+                "Homebrew has installed it as a service already",
+                "brew services restart agent-mesh; or, to change over: brew services stop agent-mesh",
+            )
+        self._domain()
+
+    def enable(self) -> list[str]:
+        # What is loaded is what was there when it was loaded.
+        if self._run("print", self._target()).returncode == 0:
+            self._run("bootout", self._target())
+        return [self._must("enable", self._target()), self._load()]
+
+    def _load(self) -> str:
+        """What was booted out a moment ago may still be ending, and launchd says no more of it than "5"."""
+        arguments = ("bootstrap", self._domain(), self.installed() or self._path(LABEL))
+        until = time.monotonic() + _ENDING
+        while self._run(*arguments).returncode:
+            if time.monotonic() > until:
+                return self._must(*arguments)
+            time.sleep(0.5)
+        return f"launchctl {' '.join(arguments)}"
+
+    def disable(self) -> list[str]:
+        if self._run("print", self._target()).returncode:
+            return []
+        return [self._must("bootout", self._target())]
+
+    def forget(self) -> None:
+        """Nothing is left: `bootout` was told the label."""
+
+    def start(self) -> None:
+        self._kick()
+
+    def restart(self) -> None:
+        self._kick("-k")
+
+    def _kick(self, *options: str) -> None:
+        if self._run("print", self._target()).returncode:
+            self._load()
+        done = self._run("kickstart", *options, self._target())
+        if done.returncode:
+            why = one_line(done.stderr.strip() or f"exit {done.returncode}")
+            raise NotRunning(f"launchd did not start {self._label}: {why}", "meshctl logs")
+
+    def stop(self) -> None:
+        """It exits with 0, so launchd leaves it alone until the next login, or `start`."""
+        if self.state().pid is not None:
+            self._run("kill", "SIGTERM", self._target())
+
+    def state(self) -> State:
+        done = self._run("print", self._target())
+        facts = dict(re.findall(r"^\t([a-z ]+) = (.*)$", done.stdout, re.MULTILINE)) if done.returncode == 0 else {}
+        pid, runs = facts.get("pid", ""), facts.get("runs", "")
+        return State(
+            active="active" if facts.get("state") == "running" else "inactive",
+            pid=int(pid) if pid.isdigit() else None,
+            enabled=self.is_enabled(),
+            restarts=max(0, int(runs) - 1) if runs.isdigit() else None,
+            said="",
+            result=facts.get("last exit code", ""),
+        )
+
+    def lasting(self) -> dict[str, Any]:
+        return {"lasts": False, "how": "an agent of launchd ends with the login", "command": None}
+
+    def last(self) -> None:
+        raise NoManager("launchd has no linger: an agent of launchd ends with the login", NEXT_WITHOUT)
+
+    # --- launchctl ---
+
+    def _domain(self) -> str:
+        """Where this user's agents live: with the desktop's login, or without one. Raises `NoManager`."""
+        for domain in (f"gui/{os.getuid()}", f"user/{os.getuid()}"):
+            if self._run("print", domain).returncode == 0:
+                return domain
+        raise NoManager("launchd has no session for this user", f"log in, then repeat; {NEXT_WITHOUT}")
+
+    def _target(self) -> str:
+        return f"{self._domain()}/{self._label}"
+
+    def _must(self, *arguments: str) -> str:
+        done = self._run(*arguments)
+        if done.returncode:
+            why = one_line(done.stderr.strip() or f"exit {done.returncode}")
+            raise NoManager(f"launchctl {' '.join(arguments)} failed: {why}", f"launchctl print {self._target()}")
+        return f"launchctl {' '.join(arguments)}"
+
+    @staticmethod
+    def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                ["launchctl", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NoManager(f"cannot run launchctl: {error}", NEXT_WITHOUT) from None
+
+
+def plist() -> str:
+    """The agent's property list, with the absolute paths of this installation."""
+    log = paths.daemon_log()
+    values = {"@PYTHON@": sys.executable, "@LOG@": log, "@OUT@": f"{log.removesuffix('.log')}.out"}
+    made = _filled(plistlib.loads(shipped(f"launchd/{LABEL}.plist")), values)
+    return plistlib.dumps(made, sort_keys=False).decode()
+
+
+def _filled(item: Any, values: dict[str, str]) -> Any:
+    """The same, with each placeholder replaced."""
+    if isinstance(item, dict):
+        return {key: _filled(value, values) for key, value in item.items()}
+    if isinstance(item, list):
+        return [_filled(value, values) for value in item]
+    return values.get(item, item) if isinstance(item, str) else item

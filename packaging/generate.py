@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Writes what is installed beside the programs: manual pages, and completions for three shells.
+
+    packaging/generate.py FOLDER
+
+FOLDER becomes what `share` is below a prefix. Everything is made from the command table and the settings, so it is
+made anew for every package, and never kept. Needs msgspec, as the table does.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from manual import pages
+
+from meshctl import completion
+
+
+def files() -> dict[str, str]:
+    """Path below `share` -> text."""
+    made = {
+        # bash and fish look for a file that is named like the command.
+        "bash-completion/completions/meshctl": completion.script("bash"),
+        "bash-completion/completions/agent-mesh": completion.script("bash"),
+        "zsh/site-functions/_meshctl": completion.script("zsh"),
+        "fish/vendor_completions.d/meshctl.fish": completion.script("fish"),
+        "fish/vendor_completions.d/agent-mesh.fish": "complete -c agent-mesh -w meshctl\n",
+        "man/man1/agent-mesh.1": ".so man1/meshctl.1\n",
+    }
+    for page in (pages.meshctl(), pages.meshd(), pages.configuration()):
+        made[f"man/man{page.section}/{page.name}.{page.section}"] = page.text
+    return made
+
+
+def main(folder: Path) -> None:
+    for name, text in files().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: {sys.argv[0]} FOLDER")
+    main(Path(sys.argv[1]))

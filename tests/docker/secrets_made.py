@@ -1,0 +1,26 @@
+"""docker/setup, run on a copy of the folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+DOCKER = Path(__file__).parents[2] / "docker"
+
+
+def setup(folder: Path, **variables: str) -> Path:
+    """Run `setup` in a copy of docker/; the folder of the secrets. An earlier copy is used again."""
+    if not folder.exists():
+        shutil.copytree(DOCKER, folder, ignore=shutil.ignore_patterns("secrets"))
+    done = subprocess.run([folder / "setup"], env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "secrets"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,57 @@
+"""doctor run as a user runs it, and the command that it names pasted into a shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tests.helper import Home
+
+Found = dict[str, Any]
+BIN = os.path.dirname(sys.executable)
+LONGEST = 10.0  # seconds
+
+
+def checkup(home: Home, *, before: str = ":", through: Sequence[str] = (), **variables: str) -> list[Found]:
+    """All findings, once what stands `before` was run in the same shell. Fails if doctor breaks its own rules."""
+    script = f"{{ {before}\n}} >/dev/null 2>&1 </dev/null; exec meshctl doctor --json"
+    environment = home.env | variables | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    began = time.monotonic()
+    done = subprocess.run([*through, "sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    took = time.monotonic() - began
+    assert done.stderr == "", done.stderr
+    said = json.loads(done.stdout)
+    findings: list[Found] = said["findings"]
+    errors = [found for found in findings if found["level"] == "error"]
+    assert (done.returncode, said["ok"]) == (1 if errors else 0, not errors)
+    for found in findings:
+        assert set(found) == {"level", "area", "what", "next"}
+        assert "\n" not in found["what"] + found["next"]
+        assert found["level"] == "ok" or found["next"], f"no command: {found}"
+    if before == ":":
+        assert took < LONGEST, f"it took {took:.1f} s"
+    return findings
+
+
+def bad(findings: Sequence[Found]) -> list[str]:
+    return [f"{found['level']}: {found['what']} -> {found['next']}" for found in findings if found["level"] != "ok"]
+
+
+def named(findings: Sequence[Found], words: str, level: str = "error") -> Found:
+    """The one finding with these words."""
+    found = [finding for finding in findings if words in finding["what"]]
+    assert len(found) == 1, f"{words!r} is not said once: {bad(findings)}"
+    assert found[0]["level"] == level, found[0]
+    return found[0]
+
+
+def cured(home: Home, found: Found, *, through: Sequence[str] = (), **variables: str) -> list[Found]:
+    """Run the command of the finding; it must not be there any more. What is left."""
+    after = checkup(home, before=found["next"], through=through, **variables)
+    assert found["what"][:40] not in [finding["what"][:40] for finding in after], bad(after)
+    return after

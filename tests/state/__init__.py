@@ -1,0 +1,1 @@
+"""State files of older versions, which must load; and of newer ones, which must not be touched."""
