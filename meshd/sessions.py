@@ -225,11 +225,7 @@ class Sessions:
         agent.waker.disarm("hook", self._waiting_hooks.get(session.client_session or ""))
         self._changed(agent)
         # A name with a number was made up for one of several sessions: it goes with it, unless mail waits there.
-        if (
-            session.made == name
-            and not agent.core.inbox.unread
-            and not agent.core.ledger.entries
-        ):
+        if session.made == name and not agent.core.inbox.unread and not agent.core.ledger.entries:
             self._spawn(self._give_up(name))
 
     async def _give_up(self, name: str) -> None:

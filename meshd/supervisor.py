@@ -249,13 +249,13 @@ class Supervisor:
                 agent.hosted = changed
                 self._save_hosted(agent)
             # Said again, it is also what brings a lease back that the store has lost.
-            taken = []
+            taken: list[Agent] = []
             with contextlib.suppress(StoreError):
                 taken = await self.presence.renew([agent]) if agent.leased else []
-            if taken:
-                self._background(self._let_go(agent, _TAKEN), f"let go of {name}")
-                raise NotAllowed(f"{name}: {_TAKEN}", f"meshctl register {name} --takeover moves it here")
-            return agent
+            if not taken:
+                return agent
+            await self._part_with(agent, _TAKEN)
+            return await self._host_new(name, changed, takeover)
 
     async def _host_new(self, name: str, hosted: Hosted, takeover: bool) -> Agent:
         if self.trouble is not None:  # the list would be written, and what is in it lost
@@ -365,16 +365,19 @@ class Supervisor:
 
     async def _let_go(self, agent: Agent, why: str) -> None:
         async with self._hosting:
-            if self.agents.get(agent.name) is agent:
-                about = {"agent": agent.name, "event": "agent.moved"}
-                log.warning("%s: %s; not hosted here any more", agent.name, why, extra=about)
-                agent.leased = False
-                moved = NotAllowed(f"{agent.name}: {why}", f"meshctl register {agent.name} --takeover moves it here")
-                try:
-                    await self._drop(agent.name, moved)
-                except (StoreError, Full) as error:
-                    log.error("%s: %s", agent.name, error.message, extra=about)
-                self.events.publish("agent.moved", agent=agent.name, why=why)
+            await self._part_with(agent, why)
+
+    async def _part_with(self, agent: Agent, why: str) -> None:
+        if self.agents.get(agent.name) is agent:
+            about = {"agent": agent.name, "event": "agent.moved"}
+            log.warning("%s: %s; not hosted here any more", agent.name, why, extra=about)
+            agent.leased = False
+            moved = NotAllowed(f"{agent.name}: {why}", f"meshctl register {agent.name} --takeover moves it here")
+            try:
+                await self._drop(agent.name, moved)
+            except (StoreError, Full) as error:
+                log.error("%s: %s", agent.name, error.message, extra=about)
+            self.events.publish("agent.moved", agent=agent.name, why=why)
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

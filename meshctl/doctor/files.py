@@ -21,8 +21,8 @@ LARGE = 64 << 20  # bytes of a journal: that much is unread
 
 def check() -> Iterator[Finding]:
     state = paths.state_dir()
-    if not os.path.isdir(state):
-        return
+    if not os.path.isdir(state) or not os.access(state, os.R_OK | os.X_OK):
+        return  # said of the folder
     findings = [*lists(state), *_agents(os.path.join(state, "agents")), *_notify_logs(paths.cache_dir())]
     yield from findings
     if not findings:
@@ -97,7 +97,7 @@ def _unreadable(path: str, error: Exception, away: str) -> Finding:
     """`away` is the command for a file that is damaged beyond use."""
     if isinstance(error, ConfigError) and "newer agent-mesh" in error.message:
         return Finding("error", AREA, f"{error.message}; it is not used, and not touched", skew.upgrade())
-    if isinstance(error, PermissionError):
+    if os.path.exists(path) and not os.access(path, os.R_OK):
         return Finding("error", AREA, f"{path} is not readable", f"chmod u+rw {quote(path)}")
     return Finding("error", AREA, f"cannot read {path}: {error}" if path not in str(error) else str(error), away)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tempfile
 import time
@@ -18,14 +19,16 @@ _SYNCS = 3
 
 
 def check() -> Iterator[Finding]:
+    state = paths.state_dir()
     for what, path in (
-        ("state", paths.state_dir()),
+        ("state", state),
         ("cache", paths.cache_dir()),
         ("socket", os.path.dirname(paths.socket_path())),
     ):
-        yield _folder(what, path) or _room(what, path) or Finding("ok", AREA, f"{what} folder {path}")
-    if os.path.isdir(paths.state_dir()):
-        yield from _sync(paths.state_dir())
+        found = _folder(what, path) or _room(what, path) or Finding("ok", AREA, f"{what} folder {path}")
+        yield found
+        if path == state and found.level != "error" and os.path.isdir(state):
+            yield from _sync(state)
 
 
 def _existing(path: str) -> str:
@@ -41,9 +44,7 @@ def _folder(what: str, path: str) -> Finding | None:
         return Finding("error", AREA, f"the {what} folder {path}: {existing} is no folder", f"mv {there} {there}.old")
     status = os.stat(existing)
     if os.statvfs(existing).f_flag & os.ST_RDONLY:
-        mount = existing
-        while not os.path.ismount(mount):
-            mount = os.path.dirname(mount)
+        mount = _mount_of(os.path.realpath(existing))
         what = f"the {what} folder {path} is not writable: {mount} is mounted read-only"
         return Finding("error", AREA, what, f"sudo mount -o remount,rw {quote(mount)}")
     if status.st_uid not in (os.getuid(), 0) and existing == path:
@@ -56,6 +57,19 @@ def _folder(what: str, path: str) -> Finding | None:
         # The daemon does not start with such a folder.
         return Finding("error", AREA, f"others may write into the {what} folder {path}", f"chmod go-w {there}")
     return None
+
+
+def _mount_of(path: str) -> str:
+    """The mount point that the path is below; one that binds a folder of the same disk, too, where /proc tells."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            escaped = [line.split()[4] for line in file]
+    except OSError:
+        while not os.path.ismount(path):
+            path = os.path.dirname(path)
+        return path
+    points = [os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), point)) for point in escaped]
+    return max((point for point in points if os.path.join(path, "").startswith(os.path.join(point, ""))), key=len)
 
 
 def _room(what: str, path: str) -> Finding | None:

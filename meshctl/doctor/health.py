@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from meshctl import skew
 from meshctl.doctor.access import Access
@@ -99,10 +100,15 @@ def _version(store: Answers) -> Iterator[Finding]:
 
 
 def _role(facts: Facts, store: Answers) -> Iterator[Finding]:
+    account = "USER:PASSWORD@" if "@" in (store.url or "") else ""
+    if _is_node(store):
+        place = store.shown.partition("://")[2].partition("/")[0]
+        what = f"the store {store.shown} is a node of a Cluster, and takes no key of another node"
+        mend = f"export AGENT_MESH_REDIS_URL=redis+cluster://{account}{place} && {skew.restart(facts.managed_by)}"
+        yield Finding("error", AREA, what, mend)
     if store.info.get("role") != "slave":
         return
     host, port = store.info.get("master_host", "HOST"), store.info.get("master_port", "6379")
-    account = "USER:PASSWORD@" if "@" in (store.url or "") else ""
     yield Finding(
         "error",
         AREA,
@@ -111,18 +117,24 @@ def _role(facts: Facts, store: Answers) -> Iterator[Finding]:
     )
 
 
+def _is_node(store: Answers) -> bool:
+    mode = store.info.get("redis_mode", store.info.get("server_mode", ""))
+    return mode == "cluster" and store.url is not None and "+cluster" not in store.url
+
+
 def _access(facts: Facts, store: Answers, access: Access) -> Iterator[Finding]:
     if not access.forbidden and not access.keys:
         return
     prefix = facts.settings.prefix if facts.settings else "mesh"
-    rules = [*([quote(f"~{prefix}:*")] if access.keys else []), *(f"+{name}" for name in access.forbidden)]
+    rules = [*([f"~{prefix}:*"] if access.keys else []), *(f"+{name}" for name in access.forbidden)]
+    user = urlsplit(store.url or "").username or access.user or "default"
     missing = [*access.forbidden, *([f"keys that begin with {prefix}:"] if access.keys else [])]
     admin = anybody(store.url) if store.url else redis_cli(facts)
     yield Finding(
         "error",
         AREA,
         f"the store's access list does not let this account use {', '.join(missing)}",
-        f"{admin} acl setuser {quote(access.user or 'default')} {' '.join(rules)}",
+        f"{admin} acl setuser {' '.join(map(quote, [user, *rules]))}",
     )
 
 
@@ -141,14 +153,8 @@ def _refused(facts: Facts, store: Answers) -> Iterator[Finding]:
         there = store.info.get("connected_slaves", "0")
         what = f"the store refuses writes: it wants more replicas than the {there} that it has"
         yield Finding("error", AREA, what, f"{cli} config set min-replicas-to-write {there}")
-    elif "elsewhere" in said:
-        url = f"redis+cluster://{(store.url or '').partition('://')[2].rpartition('@')[2]}"
-        what = "the store is a node of a Cluster"
-        yield Finding(
-            "error", AREA, what, f"export AGENT_MESH_REDIS_URL={quote(url)} && {skew.restart(facts.managed_by)}"
-        )
-    else:
-        yield Finding("error", AREA, said, f"{cli} info")
+    elif not _is_node(store):
+        yield Finding("error", AREA, said, f"{cli} cluster info" if "luster" in said else f"{cli} info")
 
 
 def _more(store: Answers) -> int:

@@ -110,7 +110,7 @@ async def _clocks(link: Link, found: Answers) -> None:
     took = []
     for _ in range(_PINGS):
         began = time.monotonic()
-        await link.call("PING")
+        await link.batch([("PING",)])  # a store that cannot save answers with an error, and answers
         took.append(time.monotonic() - began)
     found.latency = statistics.median(took)
     began = time.time()

@@ -20,7 +20,7 @@ LONGEST = 10.0  # seconds
 def checkup(home: Home, *, before: str = ":", through: Sequence[str] = (), **variables: str) -> list[Found]:
     """All findings, once what stands `before` was run in the same shell. Fails if doctor breaks its own rules."""
     script = f"{{ {before}\n}} >/dev/null 2>&1 </dev/null; exec meshctl doctor --json"
-    environment = home.env | variables | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment = home.env | variables | {"PATH": f"{BIN}:{home.env['PATH']}"}
     began = time.monotonic()
     done = subprocess.run([*through, "sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     took = time.monotonic() - began

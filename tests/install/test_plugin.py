@@ -24,7 +24,7 @@ def test_all_its_files_are_shipped_and_no_others() -> None:
     found = {str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*") if path.is_file()}
     assert found == set(plugin.FILES)
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {"packaging/claude-plugin": "meshctl/claude-plugin"}
+    assert wheel["force-include"]["packaging/claude-plugin"] == "meshctl/claude-plugin"
 
 
 def test_the_copy_runs_one_program_whatever_its_path(tmp_path: Path) -> None:

@@ -229,6 +229,13 @@ class Client:
 
 
 @contextlib.contextmanager
+def clients_of(home: Home, *folders: Path, **options: Any) -> Iterator[list[Client]]:
+    """A client in each of the folders, before its handshake."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(Client(home, folder, **options))) for folder in folders]
+
+
+@contextlib.contextmanager
 def a_session(home: Home, cwd: Path, **options: Any) -> Iterator[Client]:
     """A session after its handshake."""
     client = Client(home, cwd, **options)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helper import Home, Store, a_home, program, wait_until
-from tests.shim.client import HELLO, MESHCTL, Client, a_session
+from tests.shim.client import HELLO, MESHCTL, Client, a_session, clients_of
 from tests.shim.conftest import Open
 from tests.shim.daemon import kill_daemon, kill_gateway
 
@@ -130,16 +130,14 @@ def test_a_chosen_name_that_another_session_has_gets_a_number_and_says_so(sessio
 
 def test_sessions_that_open_at_the_same_moment_have_names_of_their_own(mesh: Home, tmp_path: Path, name: str) -> None:
     """Also while the first one's name is still being asked for in the store."""
-    clients = [Client(mesh, tmp_path / name) for _ in range(6)]
-    for client in clients:
-        client.request("initialize", HELLO)
-    for client in clients:
-        client.result(1)
-    expected = [name, *(f"{name}-{k}" for k in range(2, 7))]
-    assert sorted(map(called, clients)) == expected
-    assert [agent for agent in live(mesh) if agent.startswith(name)] == expected
-    for client in clients:
-        client.close()
+    with clients_of(mesh, *[tmp_path / name] * 6) as clients:
+        for client in clients:
+            client.request("initialize", HELLO)
+        for client in clients:
+            client.result(1)
+        expected = [name, *(f"{name}-{k}" for k in range(2, 7))]
+        assert sorted(map(called, clients)) == expected
+        assert [agent for agent in live(mesh) if agent.startswith(name)] == expected
 
 
 def test_nobody_speaks_or_reads_for_another_session(mesh: Home, session: Open, name: str, peer: str) -> None:

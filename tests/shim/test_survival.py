@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helper import Home, Store, a_home, program, wait_until
-from tests.shim.client import HELLO, Client, McpError, a_session
+from tests.shim.client import HELLO, Client, McpError, a_session, clients_of
 from tests.shim.conftest import Open
 from tests.shim.daemon import kill_daemon, kill_gateway, stop_daemon, waiting
 
@@ -140,28 +140,26 @@ def impatient(seconds: float) -> tuple[str, ...]:
 
 def test_without_a_daemon_that_may_be_started_requests_are_refused_in_time(own: Home, tmp_path: Path) -> None:
     """The error says what forbids it and what to do; the session works as soon as somebody does that."""
-    client = Client(own, tmp_path / "alice", command=impatient(0.5), AGENT_MESH_NO_AUTOSTART="1")
-    with pytest.raises(McpError, match=r"AGENT_MESH_NO_AUTOSTART forbids to start it\. Next: meshctl up"):
+    options = {"command": impatient(0.5), "AGENT_MESH_NO_AUTOSTART": "1"}
+    with clients_of(own, tmp_path / "alice", **options) as [client]:
+        with pytest.raises(McpError, match=r"AGENT_MESH_NO_AUTOSTART forbids to start it\. Next: meshctl up"):
+            client.initialize()
+        own.start()
         client.initialize()
-    own.start()
-    client.initialize()
-    assert client.ok("mesh_who")["agents"]
-    client.close()
+        assert client.ok("mesh_who")["agents"]
 
 
-def test_a_call_that_has_waited_for_long_outlives_a_restart_like_any_other(own: Home, tmp_path: Path) -> None:
+def test_a_call_that_has_waited_for_long_outlives_a_restart_like_any_other(own: Home, own_session: Open) -> None:
     """Patience counts from the moment the daemon went, not from the request."""
     own.start()
     patience = 2.0
-    alice = Client(own, tmp_path / "alice", command=impatient(patience), AGENT_MESH_NO_AUTOSTART="1")
-    alice.initialize()
-    waiting, began = alice.begin("mesh_listen_once", name="alice", timeout_s=60), time.monotonic()
+    alice = own_session("alice", command=impatient(patience), AGENT_MESH_NO_AUTOSTART="1")
+    listening, began = alice.begin("mesh_listen_once", timeout_s=60), time.monotonic()
     wait_until(lambda: time.monotonic() - began > patience, "it has waited for longer than the patience")
     own.kill()
     own.start()
     own.meshctl("send", "alice", "hello")
-    assert alice.finish(waiting).data["message"]["text"] == "hello"
-    alice.close()
+    assert alice.finish(listening).data["message"]["text"] == "hello"
 
 
 @pytest.mark.parametrize("broken", ["state", "config", "socket"])
@@ -174,14 +172,13 @@ def test_a_daemon_that_cannot_start_is_an_error_that_says_why(own: Home, tmp_pat
     }[broken]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("no_such_key = 1\n")
-    client = Client(own, tmp_path / "alice", command=impatient(0.5))
-    with pytest.raises(McpError, match=why) as refused:
-        client.initialize()
-    assert "Next: " in refused.value.message
-    path.unlink()
-    wait_until(lambda: handshake(client), "the handshake works")
-    assert client.ok("mesh_who")["agents"]
-    client.close()
+    with clients_of(own, tmp_path / "alice", command=impatient(0.5)) as [client]:
+        with pytest.raises(McpError, match=why) as refused:
+            client.initialize()
+        assert "Next: " in refused.value.message
+        path.unlink()
+        wait_until(lambda: handshake(client), "the handshake works")
+        assert client.ok("mesh_who")["agents"]
 
 
 def handshake(client: Client) -> bool:
@@ -232,9 +229,11 @@ def test_sessions_open_while_the_store_is_down(stores: Store, tmp_path: Path) ->
     Each says its name; its tools say what is wrong; all works by itself when the store is back.
     """
     stores.kill()
-    with a_home(tmp_path / "home", stores.url) as home:
+    folders = [tmp_path / f"a{k}" for k in range(4)]
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(a_home(tmp_path / "home", stores.url))
         home.start()
-        clients = [Client(home, tmp_path / f"a{k}") for k in range(4)]
+        clients = stack.enter_context(clients_of(home, *folders))
         began = time.monotonic()
         for client in clients:
             client.request("initialize", HELLO)
@@ -260,8 +259,6 @@ def test_sessions_open_while_the_store_is_down(stores: Store, tmp_path: Path) ->
         home.meshctl("send", "a0", "hello", "--from", "bob")
         assert alice.ok("mesh_listen_once", timeout_s=20)["message"]["text"] == "hello"
         wait_until(lambda: len(alice.ok("mesh_who")["agents"]) == 4, "the others have their names, too")
-        for client in clients:
-            client.close()
 
 
 def test_a_session_outlives_a_store_that_stops_answering(stores: Store, tmp_path: Path) -> None:

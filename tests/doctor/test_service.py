@@ -1,0 +1,127 @@
+"""A service that is not as it should be, under a real `systemd --user`; doctor names it, and its command mends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.doctor.checkup import BIN, Found, bad, checkup, cured, named
+from tests.helper import Home, Store, a_home, wait_until
+from tests.service.user_manager import UserManager, why_not
+
+NO_LINGER = "the service ends when its user logs out (no linger)"
+
+
+@pytest.fixture
+def served(tmp_path: Path, mesh_store: Store, prefix: str) -> Iterator[Home]:
+    """A home whose configuration names the store: a service does not see the variables of a shell."""
+    with mesh_store.client() as client:
+        client.config_set("appendonly", "yes")
+    with a_home(tmp_path / "home") as home:
+        home.config.parent.mkdir(parents=True)
+        home.config.write_text(f'redis_url = "{mesh_store.url}"\nprefix = "{prefix}"\n')
+        yield home
+
+
+@pytest.fixture
+def manager(served: Home) -> Iterator[UserManager]:
+    """A running `systemd --user` with the service installed. Skips with the reason where there can be none."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with UserManager(served) as made:
+        path = os.environ.get("PYTHONPATH")
+        made.drop_in(*([f"Environment=PYTHONPATH={path}"] if path else []))
+        done = made.inside(f"{BIN}/meshctl", "service", "install")
+        assert done.returncode == 0, done.stderr
+        yield made
+
+
+def inside(manager: UserManager) -> list[str]:
+    return ["nsenter", "-m", "-t", str(manager.process.pid)]
+
+
+def ours(findings: list[Found]) -> list[str]:
+    """All that is wrong, but for linger, which cannot be turned on in a test."""
+    return [line for line in bad(findings) if NO_LINGER not in line]
+
+
+def test_an_installed_service_is_found_healthy(served: Home, manager: UserManager) -> None:
+    """Only linger is missing; its command is the one that turns it on."""
+    findings = checkup(served, through=inside(manager))
+    assert ours(findings) == []
+    assert named(findings, NO_LINGER, "warning")["next"] == "loginctl enable-linger root"
+
+
+def test_a_service_that_was_stopped_is_not_started_by_looking(served: Home, manager: UserManager) -> None:
+    """systemd keeps the socket: doctor does not connect to it."""
+    manager.ctl("stop", "meshd.service")
+    findings = checkup(served, through=inside(manager))
+    assert [f["what"] for f in findings if f["area"] == "daemon"] == [
+        "meshd is not running; systemd starts it with the first command"
+    ]
+    assert manager.show("MainPID") == "0"
+
+
+def test_a_unit_that_its_user_has_edited(served: Home, manager: UserManager) -> None:
+    unit = manager.unit()
+    unit.write_text(unit.read_text().replace("RestartSec=1", "RestartSec=7"))
+    manager.ctl("daemon-reload")
+    found = named(checkup(served, through=inside(manager)), f"{unit} is edited", "warning")
+    assert found["next"] == "meshctl service install --force"
+    assert ours(cured(served, found, through=inside(manager))) == []
+
+
+def test_a_daemon_that_was_started_by_hand_beside_the_service(served: Home, manager: UserManager) -> None:
+    manager.ctl("stop", "meshd.socket", "meshd.service")
+    daemon = served.start()
+    found = named(checkup(served, through=inside(manager)), "was started by hand", "warning")
+    assert f"(pid {daemon.pid})" in found["what"]
+    assert ours(cured(served, found, through=inside(manager))) == []
+    assert daemon.wait(20) == 0
+    assert served.json("status")["managed_by"] == "systemd"
+
+
+def test_a_service_that_fails(served: Home, manager: UserManager) -> None:
+    """Its configuration is wrong: both are named, each with its own command."""
+    good = served.config.read_text()
+    served.config.write_text(good + 'prefixx = "a"\n')
+    manager.ctl("restart", "meshd.service")
+    wait_until(lambda: manager.show("ActiveState") == "failed", "it has failed")
+    findings = checkup(served, through=inside(manager))
+    assert sum("unknown key 'prefixx'" in line for line in bad(findings)) == 2
+    found = named(findings, "the service has failed: ")
+    assert "prefixx" in found["what"]
+    served.config.write_text(good)
+    assert ours(cured(served, found, through=inside(manager))) == []
+
+
+def test_a_service_that_is_stopped_by_a_signal(served: Home, manager: UserManager) -> None:
+    pid = manager.pid
+    os.kill(pid, signal.SIGSTOP)
+    found = named(checkup(served, through=inside(manager)), f"meshd (pid {pid}) was stopped by a signal")
+    assert ours(cured(served, found, through=inside(manager))) == []
+
+
+def test_a_shell_with_another_home_than_the_service(served: Home, manager: UserManager, tmp_path: Path) -> None:
+    """Its commands would reach a daemon that works with other files: named, both of them."""
+    there = str(tmp_path / "elsewhere")
+    folder = Path(there, ".config", "systemd", "user")
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(manager.unit().parent)
+    findings = checkup(served, through=inside(manager), HOME=there)
+    named(findings, "is of another home: its files are in")
+    named(findings, f"the systemd of this user runs with HOME={served.path}, this shell with {there}")
+
+
+def test_a_variable_of_this_shell_that_a_service_does_not_see(served: Home, manager: UserManager) -> None:
+    """The command writes it where the service finds it."""
+    variables = {"AGENT_MESH_PREFIX": "another"}
+    served.config.write_text(f"{served.config.read_text().splitlines()[0]}\n")
+    manager.ctl("restart", "meshd.service")
+    found = named(checkup(served, through=inside(manager), **variables), "runs with the prefix mesh", "warning")
+    assert ours(cured(served, found, through=inside(manager), **variables)) == []
+    assert served.json("status")["prefix"] == "another"
