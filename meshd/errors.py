@@ -7,7 +7,7 @@
     ├─ NotFound                   not_found          5    no such agent or message
     ├─ NotAllowed                 not_allowed        7    another daemon holds the name, or another user asks
     ├─ Full                       full               1    a bound of ours was met (pending entries, disk)
-    ├─ Unreadable               unreadable         1    a state file is damaged, or of a newer format; it was not touched
+    ├─ Unreadable                 unreadable         1    a state file is damaged, or newer than we are; it is as it was
     ├─ ConfigError                config             78   the daemon cannot start with this configuration
     ├─ AlreadyRunning             already_running    0    another daemon holds the lock
     ├─ Stopping                   stopping           4    the daemon was stopped in mid-call

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 
 from meshd import paths
 from meshd.core.backoff import Backoff
@@ -20,6 +21,7 @@ from meshd.outage import Outage
 log = logging.getLogger("meshd.mcp")
 
 START_TIMEOUT = 30.0
+STEADY = 60.0  # seconds after which its end is a new trouble, and not the last one again
 
 
 class Gateway:
@@ -58,12 +60,15 @@ class Gateway:
         self._mark_used()
         backoff = Backoff(base=0.2, cap=10.0)
         while True:
+            started = time.monotonic()
             try:
                 await self._serve()
             except OSError as error:
                 self._trouble = str(error)
                 self._outage.begin(f"MCP gateway: {error}")
             self.restarts += 1
+            if time.monotonic() - started > STEADY:
+                backoff.reset()
             await asyncio.sleep(backoff.next())
 
     def _was_used(self) -> bool:
@@ -104,6 +109,11 @@ class Gateway:
 
     async def _pass_on(self, stderr: asyncio.StreamReader) -> None:
         """What it says goes into the daemon's log."""
-        with contextlib.suppress(ValueError):  # a line beyond all measure
-            while line := await stderr.readline():
-                log.info("%s", line.decode("utf-8", "replace").rstrip())
+        while True:
+            try:
+                line = await stderr.readline()
+            except ValueError:  # a line beyond all measure: what was read of it is gone, and the rest is read on
+                continue
+            if not line:
+                return
+            log.info("%s", line.decode("utf-8", "replace").rstrip())

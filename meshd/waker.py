@@ -106,7 +106,7 @@ class Waker:
         since = ladder.waiting_since
         return {
             "armed": ladder.ladder(),
-            "ringing": ladder.rung,
+            "ringing": None if ladder.rung in ladder.failed else ladder.rung,
             "busy": ladder.busy(now),
             "waiting_since": None if since is None else time.time() - (now - since),
             "worked": None if self._worked is None else self._worked._asdict(),

@@ -20,7 +20,7 @@ from meshctl.doctor.store import ask
 from meshd import paths
 from meshd.control import cli
 
-TIME = 9.0  # seconds for everything
+TIME = 8.0  # seconds for everything
 
 
 def run(*, as_json: bool) -> int:

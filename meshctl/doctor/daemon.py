@@ -94,7 +94,7 @@ def _silent(facts: Facts, why: str) -> Finding:
             f"mv {path} {path}.old && meshctl up",
         )
     if is_stopped(pid):
-        return Finding("error", AREA, f"meshd (pid {pid}) was stopped by a signal and {why}", f"kill -CONT {pid}")
+        return Finding("error", AREA, f"meshd (pid {pid}) was stopped by a signal", f"kill -CONT {pid}")
     return Finding("error", AREA, f"meshd (pid {pid}) holds its lock and {why}", _again(facts, pid, "kill -9"))
 
 

@@ -41,7 +41,9 @@ class Facts:
             self.url = self.settings.url
         except ConfigError as error:
             self.bad_settings = error
-        if self.pid is None and (service := manager.enabled()) is not None:
+        if self.pid is not None and is_stopped(self.pid):
+            self.silent = "does not answer"
+        elif self.pid is None and (service := manager.enabled()) is not None:
             self.waits = service.name
         else:
             self._ask()

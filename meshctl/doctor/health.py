@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from meshctl import skew
 from meshctl.doctor.access import Access
-from meshctl.doctor.facts import Facts, is_stopped, listener_of
+from meshctl.doctor.facts import Facts, is_stopped
 from meshctl.doctor.finding import Finding, quote
 from meshctl.doctor.shell import anybody, redis_cli
 from meshctl.doctor.store import Answers
@@ -57,7 +57,7 @@ def _program() -> Iterator[Finding]:
 def _unreachable(facts: Facts, store: Answers) -> Iterator[Finding]:
     assert store.error is not None
     said, embedded = store.error.message, store.url is None
-    pid = listener_of(store.socket) if store.socket else None
+    pid = store.pid
     if pid is not None and is_stopped(pid):
         yield Finding(
             "error", AREA, f"the store {store.shown} (pid {pid}) was stopped by a signal", f"kill -CONT {pid}"

@@ -8,7 +8,7 @@ import time
 from urllib.parse import urlsplit
 
 from meshctl.doctor.access import Access, try_access
-from meshctl.doctor.facts import Facts
+from meshctl.doctor.facts import Facts, is_stopped, listener_of
 from meshd import paths
 from meshd.core.names import Keys
 from meshd.errors import ConfigError, MeshError, StoreDown, StoreError
@@ -21,7 +21,7 @@ _PINGS = 5
 
 
 class Answers:
-    """What it said. `error` is why it said nothing; then all else is empty.
+    """What it said. `error` is why it said nothing; then all else is empty. `pid` is its process, where that is known.
 
     `ahead` is its clock's lead in seconds, `latency` that of a ping. `leases` gives who holds each hosted name, an
     instance or an empty string.
@@ -33,6 +33,7 @@ class Answers:
         # Where it listens, if on this machine's file system.
         self.socket = paths.store_socket_path() if url is None else urlsplit(url).path if url[:5] == "unix:" else None
         self.error: MeshError | None = None
+        self.pid: int | None = None
         self.info: dict[str, str] = {}
         self.folder: str | None = None
         self.ahead = 0.0
@@ -62,6 +63,11 @@ def ask(facts: Facts) -> Answers:
     if facts.settings is None:
         found.error = facts.bad_settings or ConfigError("no configuration")
         return found
+    if found.socket:
+        found.pid = listener_of(found.socket)
+        if found.pid is not None and is_stopped(found.pid):
+            found.error = StoreDown(f"the store {found.shown} was stopped")
+            return found
     try:
         asyncio.run(_ask(found, facts, facts.settings.prefix))
     except MeshError as error:

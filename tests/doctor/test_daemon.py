@@ -67,7 +67,7 @@ def test_doctor_leaves_every_file_as_it_is(home: Home) -> None:
 
 
 def test_a_daemon_that_was_stopped_by_a_signal(home: Home) -> None:
-    """SIGSTOP: named with its pid, within the time."""
+    """SIGSTOP: named with its pid."""
     daemon = home.start()
     daemon.send_signal(signal.SIGSTOP)
     found = named(checkup(home), f"meshd (pid {daemon.pid}) was stopped by a signal")

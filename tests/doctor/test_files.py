@@ -103,8 +103,8 @@ def test_a_full_disk(home: Home) -> None:
     small.fill()
     for name in ("bob", "carol"):
         home.meshctl("send", name, "x" * 5000, "--from", "alice")
-    for name in ("bob", "carol"):
-        wait_until(lambda name=name: "No space" in str((hosted(home, name) or {})["trouble"]), "they found it full")
+    wait_until(lambda: "No space" in str((hosted(home, "bob") or {})["trouble"]), "bob found it full")
+    wait_until(lambda: "No space" in str((hosted(home, "carol") or {})["trouble"]), "carol found it full")
     inside = entering(home)
     findings = checkup(home, through=inside)
     assert named(findings, f"the disk of the state folder {home.state} is full")["next"].startswith("df -h ")

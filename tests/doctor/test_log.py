@@ -83,9 +83,11 @@ def test_a_store_that_is_stopped_is_one_outage(here: Home, own: Store) -> None:
     register(here, AGENTS)
     with said(here) as lines:
         own.pause()
-        assert here.run("send", "a01", "x").returncode == 4
+        sending = [here.begin("send", name, "x") for name in AGENTS[:3]]
+        for process in sending:
+            process.communicate(timeout=20)
+            assert process.returncode == 4
         wait_until(lambda: not is_up(here), "the daemon has noticed")
-        assert here.run("send", "a01", "x").returncode == 4
         own.resume()
         wait_until(lambda: is_up(here) and states(here) == {"receiving"}, "all receive again")
         wait_until(lambda: len(lines()) >= 2, "its end is said")
@@ -125,8 +127,10 @@ def test_a_store_that_refuses_writes_is_two_lines_and_status_says_it(here: Home,
     register(here, AGENTS)
     with own.client() as client, said(here) as lines:
         client.config_set("min-replicas-to-write", 1)
-        for name in AGENTS[:5]:
-            assert here.run("send", "a01", "x", "--from", name).returncode == 4
+        sending = [here.begin("send", "a01", "x", "--from", name) for name in AGENTS[:5]]
+        for process in sending:
+            process.communicate(timeout=20)
+            assert process.returncode == 4
         status = here.run("status")
         assert status.returncode == 4
         assert "refuses writes" in status.stdout
