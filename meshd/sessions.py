@@ -17,6 +17,7 @@ import msgspec
 
 from meshd.core.backoff import Backoff
 from meshd.core.names import check_name, is_name
+from meshd.core.opening import Opening
 from meshd.core.wake import SETTLE
 from meshd.disk.files import replace
 from meshd.errors import MeshError, NotAllowed
@@ -32,25 +33,6 @@ DEFAULT_NAME = "agent"
 _COMES_BACK = 10.0  # seconds after which a session whose connection ended is not coming back
 # Seconds that a session which begins waits for the store: its client waits for it, and may start many at once.
 PROMPT = 2.0
-
-
-class Opening(msgspec.Struct, kw_only=True):
-    """What a session tells of itself.
-
-    `session` names it across reconnections. `had` is the name it had before its connection broke, `name` the one
-    that its user chose, `project` its folder, `client_session` the client's own id for it, `client` and `client_pid`
-    the client's program, `rungs` what it can be rung by, and `ready` that it knows the tools that a wake names.
-    """
-
-    session: str
-    had: str | None = None
-    name: str | None = None
-    project: str | None = None
-    client_session: str | None = None
-    client: str | None = None
-    client_pid: int | None = None
-    rungs: list[str] = []
-    ready: bool = False
 
 
 class Session:

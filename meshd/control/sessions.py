@@ -15,8 +15,9 @@ from meshd.commands.table import COMMANDS
 from meshd.control.calls import RpcCall
 from meshd.control.client import Client
 from meshd.control.connection import Request, params_of
+from meshd.core.opening import Opening
 from meshd.errors import UsageError
-from meshd.sessions import Opening, Session
+from meshd.sessions import Session
 from meshd.supervisor import Supervisor
 
 Method = Callable[[Client, Request], Coroutine[Any, Any, dict[str, Any]]]

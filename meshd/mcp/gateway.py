@@ -23,6 +23,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from meshd.core.opening import Opening
 from meshd.core.wake import RUNGS
 from meshd.errors import MeshError
 from meshd.mcp.control import Control
@@ -32,20 +33,6 @@ log = logging.getLogger("meshd.mcp")
 
 OURS = b'"$mesh/'
 CHANNEL = "claude/channel"
-
-
-class Attach(msgspec.Struct):
-    """A shim's first line: what `meshd.sessions.Opening` holds, as far as the shim knows it."""
-
-    session: str
-    had: str | None = None
-    name: str | None = None
-    project: str | None = None
-    client_session: str | None = None
-    client: str | None = None
-    client_pid: int | None = None
-    rungs: list[str] = []
-    ready: bool = False
 
 
 class _Word(msgspec.Struct):
@@ -65,7 +52,7 @@ class Gateway:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One session, from its first line to its end. When the daemon goes, it ends, and the shim comes back."""
         try:
-            attach = msgspec.json.decode(await reader.readline(), type=Attach)
+            opening = msgspec.json.decode(await reader.readline(), type=Opening)
             conversation = _Conversation(reader, writer)
             control = await Control.open(self._control, conversation.told)
         except (OSError, ValueError, msgspec.MsgspecError) as error:
@@ -74,13 +61,13 @@ class Gateway:
             return
         try:
             session = conversation.session = Session(
-                attach.session, control, lambda name: conversation.say("$mesh/name", {"name": name})
+                opening.session, control, lambda name: conversation.say("$mesh/name", {"name": name})
             )
-            facts = msgspec.structs.asdict(attach)
+            facts = msgspec.structs.asdict(opening)
             del facts["session"]
             await session.open(**facts)
             ended = asyncio.create_task(control.wait_closed())
-            served = asyncio.create_task(conversation.run(self._server, channel="channel" in attach.rungs))
+            served = asyncio.create_task(conversation.run(self._server, channel="channel" in opening.rungs))
             await asyncio.wait([ended, served], return_when=asyncio.FIRST_COMPLETED)
             for task in (ended, served):
                 task.cancel()

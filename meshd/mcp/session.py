@@ -69,7 +69,7 @@ class Session:
         self._receipts: dict[object, str] = {}
 
     async def open(self, **facts: Any) -> None:
-        """Tell the daemon that this session lives, and what is known of it (`meshd.sessions.Opening`)."""
+        """Tell the daemon that this session lives, and what is known of it (`meshd.core.opening.Opening`)."""
         opened = await self.control.call("session.open", **facts, session=self.key)
         self.name, self.wanted = opened["name"], opened["wanted"]
         self._named(self.name)
