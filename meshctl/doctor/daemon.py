@@ -95,6 +95,8 @@ def _silent(facts: Facts, why: str) -> Finding:
         )
     if is_stopped(pid):
         return Finding("error", AREA, f"meshd (pid {pid}) was stopped by a signal", f"kill -CONT {pid}")
+    if facts.starting:
+        return Finding("warning", AREA, f"meshd (pid {pid}) is starting, and {why}", "sleep 10; meshctl doctor")
     return Finding("error", AREA, f"meshd (pid {pid}) holds its lock and {why}", _again(facts, pid, "kill -9"))
 
 

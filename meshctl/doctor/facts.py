@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 from meshctl.service import manager
@@ -14,7 +15,8 @@ from meshd.disk.files import holder
 from meshd.errors import ConfigError
 from meshd.settings import Settings
 
-ANSWER = 2.5  # seconds in which a daemon that works has answered
+ANSWER = 3.0  # seconds in which a daemon that works has answered
+STARTING = 30.0  # seconds that a daemon with many agents may take to read their journals before it answers
 
 
 class Facts:
@@ -73,6 +75,14 @@ class Facts:
                 raise ValueError(answer["error"]["message"])
             result: dict[str, Any] = answer["result"]
             return result, _peer(client)
+
+    @property
+    def starting(self) -> bool:
+        """Whether the daemon took its lock a moment ago."""
+        try:
+            return time.time() - os.stat(self.socket + ".lock").st_mtime < STARTING
+        except OSError:
+            return False
 
     @property
     def managed_by(self) -> str:

@@ -163,7 +163,11 @@ def _more(store: Answers) -> int:
 
 
 def _save(facts: Facts, store: Answers) -> str:
+    """Its log is tried again by itself; a save is not."""
     here = store.folder is not None and os.path.isdir(store.folder)
+    if store.info.get("aof_last_write_status", "ok") != "ok":
+        where = "there" if here else "on its machine"
+        return f"df -h {quote(store.folder or '.')}  # make room {where}; it goes on by itself"
     room = f"df -h {quote(store.folder or '')}; " if here else ""
     return f"{room}{redis_cli(facts)} bgsave"
 

@@ -118,6 +118,27 @@ def test_a_full_disk(home: Home) -> None:
     assert "only " in left[0], "a disk of 256 KiB has little room"
 
 
+@needs_root
+def test_a_full_disk_under_the_embedded_store(lone: Home) -> None:
+    """It refuses writes and says so; the state folder's disk is the reason; with room again it goes on by itself."""
+    small = SmallDisk(lone)
+    small.SIZE = 2 << 20
+    small.start(lone.state)
+    lone.meshctl("up")
+    small.fill()
+    wait_until(lambda: lone.run("send", "bob", "x" * 5000).returncode == 4, "writes are refused")
+    inside = entering(lone)
+    findings = checkup(lone, through=inside)
+    named(findings, f"the disk of the state folder {lone.state} is full")
+    found = named(findings, "the store cannot save and refuses writes: ")
+    assert found["next"].startswith(f"df -h {lone.state}/store  # ")
+    assert lone.run("status").stdout.startswith("does not work: the store refuses writes for ")
+    small.free()
+    wait_until(lambda: lone.run("send", "bob", "x").returncode == 0, "it takes writes again")
+    wait_until(lambda: lone.run("status").returncode == 0, "the daemon knows")
+    assert [line for line in bad(checkup(lone, through=inside)) if "are free for" not in line] == []
+
+
 def entering(home: Home) -> Sequence[str]:
     """What runs a command where the daemon's own mounts are."""
     assert home.daemon is not None
@@ -188,6 +209,20 @@ def test_a_journal_that_cannot_be_read(home: Home) -> None:
     home.meshctl("inbox", "bob")
 
 
+def test_a_journal_that_was_mended_under_a_daemon_that_has_not_looked(home: Home) -> None:
+    home.start()
+    home.meshctl("register", "bob")
+    assert home.stop() == 0
+    journal = home.state / "agents" / "bob.journal"
+    good = journal.read_bytes()
+    journal.unlink()
+    journal.mkdir()
+    home.start()
+    journal.rmdir()
+    journal.write_bytes(good)
+    assert bad(cured(home, named(checkup(home), "bob is not hosted: "))) == []
+
+
 def test_a_damaged_list_of_agents(home: Home) -> None:
     """The daemon lives and hosts nobody; the command puts the list away and hosts again whoever has a journal."""
     home.start()
@@ -226,7 +261,9 @@ def test_a_folder_where_a_notify_log_should_be(home: Home) -> None:
     findings = checkup(home)
     named(findings, f"bob: cannot write in {home.cache}: Is a directory")
     found = named(findings, f"{log} is no file")
-    wait_until(lambda: bad(checkup(home, before=f"{found['next']} || true")) == [], "it goes on")
+    cured(home, found)
+    wait_until(lambda: (hosted(home, "bob") or {})["trouble"] is None, "it goes on")
+    assert bad(checkup(home)) == []
     assert home.notify_lines("bob")[0].startswith("📨 alice: x")
 
 
