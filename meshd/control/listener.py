@@ -26,6 +26,7 @@ class Listener:
         self.path = path
         self.adopted = False
         self.socket: socket.socket | None = None
+        self._made: os.stat_result | None = None  # what our own bind put at the path
         self._lock = Lock(path + ".lock")
 
     def open(self, acquire: Callable[[Lock], None] = Lock.acquire) -> socket.socket:
@@ -64,14 +65,20 @@ class Listener:
             raise ConfigError(f"cannot listen on {self.path}: {error.strerror}", "set AGENT_MESH_SOCKET") from None
         finally:
             os.umask(umask)
+        self._made = os.lstat(self.path)
         made.listen(BACKLOG)
         return made
 
     def close(self) -> None:
-        """Remove the socket, unless systemd keeps it, and let the lock go: in this order."""
-        if self.socket is not None and not self.adopted:
+        """Remove the socket that we made, and let the lock go: in this order.
+
+        One that systemd made stays, also where it took the path over from us while we ran.
+        """
+        if self._made is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self.path)
+                if os.path.samestat(os.lstat(self.path), self._made):
+                    os.unlink(self.path)
+            self._made = None
         if self.socket is not None:
             self.socket.close()
             self.socket = None

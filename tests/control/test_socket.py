@@ -282,6 +282,16 @@ def test_a_socket_that_systemd_passes_is_adopted_and_left_in_place(home: Home) -
         assert "Traceback" not in home.log()
 
 
+def test_a_socket_that_took_the_path_over_is_left_in_place(home: Home) -> None:
+    """systemd binds over a live daemon's path; what that one removes as it ends must be its own."""
+    home.start()
+    os.unlink(home.socket)
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(home.socket)
+        assert home.stop() == 0
+        assert stat.S_ISSOCK(os.lstat(home.socket).st_mode)
+
+
 def test_a_socket_that_is_meant_for_another_process_is_not_adopted(home: Home) -> None:
     """LISTEN_PID names somebody else: the variables were inherited, and number 3 may be anything."""
     home.env |= {"LISTEN_PID": "1", "LISTEN_FDS": "1"}
