@@ -26,7 +26,7 @@ _ASK = 2.0
 def logs(*, follow: bool, count: int) -> Printed:
     """The last lines of the log, and with `follow` what is added, until interrupted."""
     path = paths.daemon_log()
-    if (journal := _journal(path, follow, count)) is not None:
+    if (journal := _journal(follow, count)) is not None:
         return journal
     try:
         log = _Log(path)
@@ -41,18 +41,22 @@ def logs(*, follow: bool, count: int) -> Printed:
     return Printed()
 
 
-def _journal(path: str, follow: bool, count: int) -> Printed | None:
-    """Where the log is instead, if it is the journal's."""
+def _journal(follow: bool, count: int) -> Printed | None:
+    """Where the journal has the log: this process becomes `journalctl`. None where a file has it."""
     managed_by = _managed_by()
-    if managed_by is None and not os.path.exists(path):
+    if managed_by is None:
         from meshctl.service import manager
 
         service = manager.enabled()
         managed_by = service.name if service is not None else None
     if managed_by != "systemd":
         return None
-    command = f"journalctl --user -u meshd -n {count}{' -f' if follow else ''}"
-    return Printed(err=f"meshd is a service of systemd, and its log is in the journal\n  next: {command}\n", code=5)
+    command = ["journalctl", "--user", "-u", "meshd", "-n", str(max(0, count)), *(["-f"] if follow else [])]
+    try:
+        os.execvp(command[0], [*command, "--no-pager"])  # noqa: S606
+    except OSError as error:
+        what = f"the log is in systemd's journal, and journalctl cannot be run: {error.strerror}"
+        return Printed(err=f"{what}\n  next: {' '.join(command)}\n", code=5)
 
 
 def _managed_by() -> str | None:

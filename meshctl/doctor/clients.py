@@ -35,7 +35,7 @@ def _client(name: str, client: ModuleType, ours: Target) -> Iterator[Finding]:
     program = _program(client, ours)
     if program is None:
         if shutil.which(client.PROGRAM):
-            yield Finding("ok", AREA, f"{client.TITLE}: the mesh is not installed (meshctl install {name})")
+            yield Finding("note", AREA, f"{client.TITLE}: the mesh is not installed", f"meshctl install {name}")
         return
     again = f"meshctl install {name} --yes"
     if not os.access(program, os.X_OK):

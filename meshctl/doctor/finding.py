@@ -1,4 +1,4 @@
-"""What doctor says: one line a finding, and for what is not well the command that mends it."""
+"""What doctor says: one line a finding, and the command that mends or changes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from meshd.core.text import one_line
 
 
 class Finding(NamedTuple):
-    """`level`: ok, warning or error. `area` is stable: programs group by it. `next` can be pasted into a shell."""
+    """`level`: ok, note, warning or error; a note is a choice that was not made, and nothing is wrong with it.
+
+    `area` is stable: programs group by it. `next` can be pasted into a shell.
+    """
 
     level: str
     area: str
@@ -17,7 +20,7 @@ class Finding(NamedTuple):
     next: str = ""
 
 
-MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
+MARKS = {"ok": "✓", "note": "·", "warning": "!", "error": "✗"}
 quote = shlex.quote
 
 

@@ -32,24 +32,28 @@ def check(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", AREA, "not a service: the daemon starts with the first command")
         return
     findings = [*_files(known), *_manager(found.name, known, facts)]
-    yield from findings
-    if not findings:
-        how = "and goes on after logout" if known["lasting"]["lasts"] else "and ends at logout"
-        yield Finding("ok", AREA, f"service of {found.name}: starts at login {how}")
+    yield from findings or [Finding("ok", AREA, f"service of {found.name}: starts at login")]
+    lasting = known.get("lasting")
+    if lasting is None:
+        return
+    if lasting["lasts"]:
+        yield Finding("ok", AREA, "the service goes on after logout")
+    elif lasting["command"]:
+        yield Finding("note", AREA, "the service ends when its user logs out (no linger)", lasting["command"])
 
 
 def _files(known: dict[str, Any]) -> Iterator[Finding]:
     for path, state in known["files"].items():
         if state != SAME:
-            force = "" if state in ("outdated", "missing") else " --force"
-            yield Finding("warning", AREA, f"{path} is {state}", f"meshctl service install{force}")
+            ours = state in ("outdated", "missing")
+            mend = "" if ours else " --force  # what is there is kept beside it"
+            yield Finding("warning", AREA, f"{path} is {state}", f"meshctl service install{mend}")
 
 
 def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding]:
     if known["trouble"]:
         yield Finding("error", AREA, known["trouble"], known["hint"])
         return
-    log = "journalctl --user -u meshd -n 20" if name == "systemd" else "meshctl logs -n 20"
     if not known["enabled"]:
         yield Finding("warning", AREA, f"{name} does not start it at login", "meshctl service install")
     if known.get("stale"):
@@ -60,11 +64,10 @@ def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding
         yield Finding("warning", AREA, what, "meshctl service start")
     elif known["active"] == "failed":
         why = known["said"] or known["result"] or "see its log"
-        yield Finding("error", AREA, f"the service has failed: {why}", f"{log}; meshctl service start")
+        yield Finding("error", AREA, f"the service has failed: {why}", "meshctl logs -n 20; meshctl service start")
     elif not known["running"] and not facts.waits:
         yield Finding("warning", AREA, f"the service is {known['active']}", "meshctl service start")
     if (known["restarts"] or 0) > _OFTEN:
-        yield Finding("warning", AREA, f"{name} started it again {known['restarts']} times after a failure", log)
-    lasting = known["lasting"]
-    if lasting["lasts"] is False and lasting["command"]:
-        yield Finding("warning", AREA, "the service ends when its user logs out (no linger)", lasting["command"])
+        yield Finding(
+            "warning", AREA, f"{name} started it again {known['restarts']} times after a failure", "meshctl logs -n 20"
+        )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meshd.runner import Agent
 
 UP_TIMEOUT = 5.0
+TRIED_TIMEOUT = 2.0  # after its start: a store that has said nothing by then is as good as down
 _NAMED = 5  # agents in a sentence; of more, how many
 
 
@@ -94,13 +95,17 @@ def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
 
 async def up(call: Call, p: NoParams) -> Result:
     """Like `status`, once the store has answered or clearly does not."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(UP_TIMEOUT):
-            await call.mesh.commands.up.wait()
-    return Result(summary(call))
+    return await _once(call.mesh.commands.up, UP_TIMEOUT, call)
 
 
 async def status(call: Call, p: NoParams) -> Result:
+    return await _once(call.mesh.commands.tried, TRIED_TIMEOUT, call)
+
+
+async def _once(known: asyncio.Event, timeout: float, call: Call) -> Result:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout):
+            await known.wait()
     return Result(summary(call))
 
 

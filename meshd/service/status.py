@@ -25,6 +25,8 @@ def line(agents: Collection[Agent], refused: int, commands: Commands) -> str:
 def _store(commands: Commands) -> str:
     if commands.up.is_set():
         return f"store up ({' '.join(commands.server)})" if commands.server else "store up"
+    if not commands.tried.is_set():
+        return "connecting to the store"
     return f"store down: {commands.trouble.message}" if commands.trouble else "store down"
 
 

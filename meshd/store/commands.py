@@ -70,9 +70,9 @@ class _Call:
 class Commands:
     """Queues commands, keeps one connection alive, and knows whether the store is up.
 
-    `up` is set while the connection stands. `on_change(up)` is called at each change of that. `refused` is why the
-    store, which is up, takes no writes (disk, memory, replicas, access list), since `refused_since`; None while it
-    takes them. `on_refusal(refused)` is called at each change of that.
+    `up` is set while the connection stands; `tried`, once it is known whether it can. `on_change(up)` is called at each
+    change of `up`. `refused` is why the store, which is up, takes no writes (disk, memory, replicas, access list),
+    since `refused_since`; None while it takes them. `on_refusal(refused)` is called at each change of that.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Commands:
     ) -> None:
         self.endpoint = endpoint
         self.up = asyncio.Event()
+        self.tried = asyncio.Event()
         self.server: Server | None = None
         self.since = time.time()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
@@ -236,6 +237,7 @@ class Commands:
         self.trouble = None
         self.since = time.time()
         self.up.set()
+        self.tried.set()
         assert self.server is not None
         where = f"{self.endpoint.shown} ({self.server.name} {self.server.version})"
         if self._outage.lasts:
@@ -248,6 +250,7 @@ class Commands:
         was_up = self.up.is_set()
         self.trouble = error
         self.up.clear()
+        self.tried.set()
         if was_up:
             self.since = time.time()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline

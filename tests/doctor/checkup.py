@@ -39,7 +39,8 @@ def checkup(home: Home, *, before: str = ":", through: Sequence[str] = (), **var
 
 
 def bad(findings: Sequence[Found]) -> list[str]:
-    return [f"{found['level']}: {found['what']} -> {found['next']}" for found in findings if found["level"] != "ok"]
+    wrong = [found for found in findings if found["level"] in ("warning", "error")]
+    return [f"{found['level']}: {found['what']} -> {found['next']}" for found in wrong]
 
 
 def named(findings: Sequence[Found], words: str, level: str = "error") -> Found:

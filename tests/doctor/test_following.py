@@ -73,14 +73,21 @@ def test_logs_shows_as_many_lines_as_asked_right_after_a_rotation(lone: Home, lo
     assert lone.meshctl("logs", "-n", "0") == ""
 
 
-def test_logs_of_a_service_of_systemd_are_in_the_journal(home: Home) -> None:
-    """Not an old file of a daemon that was started by hand."""
+def test_logs_of_a_service_of_systemd_come_from_the_journal(home: Home) -> None:
+    """Not from an old file of a daemon that was started by hand."""
     home.env["AGENT_MESH_MANAGED_BY"] = "systemd"
     home.start()
     (home.state / "meshd.log").write_text("old\n")
+    programs = home.path / "programs"
+    programs.mkdir()
+    home.env["PATH"] = str(programs)
     done = home.run("logs", "-f")
     assert (done.returncode, done.stdout) == (5, "")
-    assert done.stderr.endswith("its log is in the journal\n  next: journalctl --user -u meshd -n 50 -f\n")
+    assert done.stderr.endswith("\n  next: journalctl --user -u meshd -n 50 -f\n")
+    journalctl = programs / "journalctl"
+    journalctl.write_text('#!/bin/sh\necho "$@"\n')
+    journalctl.chmod(0o755)
+    assert home.meshctl("logs", "-n", "7") == "--user -u meshd -n 7 --no-pager\n"
 
 
 # --- events ---

@@ -65,6 +65,12 @@ def test_it_is_private_and_durable(lone: Home) -> None:
     assert lone.meshctl("status").count("embedded") == 1
 
 
+def test_a_daemon_that_has_just_started_does_not_call_it_down(lone: Home) -> None:
+    """It takes a moment to start; `status` waits for its first word."""
+    lone.start()
+    assert lone.meshctl("status").startswith("works, for ")
+
+
 def test_a_daemon_that_was_killed_finds_it_again(lone: Home) -> None:
     """kill -9 of the daemon: the same server goes on, and the next daemon uses it and looks after it."""
     lone.start()
