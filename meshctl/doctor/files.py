@@ -11,6 +11,7 @@ from meshctl import skew
 from meshctl.doctor.finding import Finding, quote
 from meshd import paths
 from meshd.disk import hosted, journal, logcursor
+from meshd.disk.files import read_only
 from meshd.disk.formats import refuse_newer
 from meshd.errors import ConfigError
 from meshd.sessions import FORMAT as SESSIONS_FORMAT
@@ -85,6 +86,8 @@ def journal_of(path: str) -> Iterator[Finding]:
 
 
 def _notify_logs(folder: str) -> Iterator[Finding]:
+    if os.path.isdir(folder) and read_only(folder):
+        return  # said of the folder
     for path in _all(folder, "notify-*.log"):
         there = quote(path)
         if not stat.S_ISREG(os.stat(path).st_mode):

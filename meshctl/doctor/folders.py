@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from meshctl.doctor.finding import Finding, quote
 from meshd import paths
+from meshd.disk.files import read_only
 
 AREA = "disk"
 ROOM = 50 << 20  # bytes
@@ -43,7 +44,7 @@ def _folder(what: str, path: str) -> Finding | None:
     if not os.path.isdir(existing):
         return Finding("error", AREA, f"the {what} folder {path}: {existing} is no folder", f"mv {there} {there}.old")
     status = os.stat(existing)
-    if os.statvfs(existing).f_flag & os.ST_RDONLY:
+    if read_only(existing):
         mount = _mount_of(os.path.realpath(existing))
         what = f"the {what} folder {path} is not writable: {mount} is mounted read-only"
         return Finding("error", AREA, what, f"sudo mount -o remount,rw {quote(mount)}")

@@ -24,11 +24,18 @@ def private_dir(path: str) -> str:
         raise ConfigError(
             f"cannot make the folder {path}: {error.strerror}", f"make it writable for this user: {path}"
         ) from None
+    if read_only(path):
+        raise ConfigError(f"the folder {path} is on a disk that is mounted read-only", "meshctl doctor names the mount")
     if status.st_uid not in (os.getuid(), 0) or not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"the folder {path} is not writable", f"chown it to this user, or chmod u+wx {path}")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
         raise ConfigError(f"others may write into the folder {path}", f"chmod go-w {path}")
     return path
+
+
+def read_only(path: str) -> bool:
+    """Whether nothing can be written there because of how its disk is mounted."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def replace(path: str, data: bytes, *, sync: bool = True) -> None:

@@ -54,7 +54,12 @@ if verdict ~= 'deny' then
     fields[#fields + 1] = 'to'
     fields[#fields + 1] = '*'
   end
-  entry = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
+  entry = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], '*', unpack(fields))
+  if entry.err then
+    -- A count that goes on would tell the receiver of a loss: nothing was sent.
+    redis.call('SET', KEYS[6], n - 1, 'EX', 86400)
+    return entry
+  end
   redis.call('SET', KEYS[3], entry, 'EX', ARGV[6])
   if ARGV[8] == '1' then
     fields[#fields + 1] = 'to'

@@ -57,13 +57,32 @@ def test_a_home_on_a_read_only_disk(home: Home) -> None:
     (bin_ / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
     (bin_ / "sudo").chmod(0o755)
     home.state.mkdir(parents=True)
-    mount = f"mount --bind {home.state} {home.state} && mount -o remount,bind,ro {home.state}"
-    inside = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    inside = read_only_at(home.state)
+    up = subprocess.run([*inside, f"{BIN}/meshctl", "up"], env=home.env, capture_output=True, text=True, timeout=60)
+    assert (up.returncode, up.stdout) == (3, "")
+    assert f"the folder {home.state} is on a disk that is mounted read-only" in up.stderr
     found = named(checkup(home, through=inside), "is mounted read-only")
     assert f"the state folder {home.state} is not writable" in found["what"]
     assert found["next"] == f"sudo mount -o remount,rw {home.state}"
     bind = found["next"].replace("remount", "remount,bind")  # a disk of its own needs no more than the command says
     cured(home, found | {"next": f"PATH={bin_}:$PATH {bind}"}, through=inside)
+
+
+@needs_root
+def test_notify_logs_on_a_read_only_disk(home: Home) -> None:
+    """It is said of the folder and not of each file, whose mode is as it should be."""
+    home.start()
+    home.meshctl("register", "bob")
+    assert home.stop() == 0
+    about = [line for line in bad(checkup(home, through=read_only_at(home.cache))) if str(home.cache) in line]
+    assert len(about) == 1
+    assert "is mounted read-only" in about[0]
+
+
+def read_only_at(path: Path) -> list[str]:
+    """What runs a command where nothing can be written at the path."""
+    mount = f"mount --bind {path} {path} && mount -o remount,bind,ro {path}"
+    return ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
 
 
 @needs_root

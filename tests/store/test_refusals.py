@@ -13,7 +13,7 @@ import pytest
 
 from meshd.errors import ConfigError
 from meshd.store.endpoint import from_url, redacted
-from tests.helper import Home, a_home, wait_until
+from tests.helper import Home, Store, a_home, wait_until
 from tests.mesh.peer import texts
 from tests.store.servers import Fake, a_store, commands_in, free_port, is_up, secret_is_nowhere, state, trouble
 
@@ -276,3 +276,19 @@ def test_status_names_the_server(tmp_path: Path) -> None:
         wait_until(lambda: is_up(home), "a real one is taken")
         version = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
         assert state(home)["server"].split()[1] in version
+
+
+def test_a_send_that_was_refused_leaves_no_gap_in_the_count(home: Home, server: Store, prefix: str) -> None:
+    """The receiver would be told of the loss of a message that never was."""
+    home.start()
+    home.meshctl("send", "carol", "first", "--from", "alice")
+    stream = f"{prefix}:to_carol"
+    with server.client() as client:
+        client.rename(stream, f"{stream}.aside")
+        client.set(stream, "no stream")
+        assert "WRONGTYPE" in home.run("send", "carol", "refused", "--from", "alice").stderr
+        client.rename(f"{stream}.aside", stream)
+    home.meshctl("send", "carol", "second", "--from", "alice")
+    home.meshctl("register", "carol")
+    wait_until(lambda: len(texts(home, "carol", peek=True)) == 2, "both are received")
+    assert "LOST" not in home.meshctl("inbox", "carol")
