@@ -20,6 +20,8 @@ from meshd.store.endpoint import BLOCK, CONNECT_TIMEOUT, SOCKET_TIMEOUT, Endpoin
 # class for some of them and cuts their first word off; the others are known by that word.
 _BUSY = (rx.OutOfMemoryError, rx.ClusterDownError, rx.TryAgainError)
 _BUSY_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "OOM", "CLUSTERDOWN", "TRYAGAIN")
+# What an access list forbids within a script comes without a code of its own: Redis 7.0, then newer ones.
+_FORBIDDEN_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
 # Replies that mean "not here": ask the endpoint again.
 _ELSEWHERE = (rx.MovedError, rx.AskError, rx.MasterDownError)
 
@@ -48,14 +50,15 @@ def translate(error: BaseException) -> StoreError:
             "the store wants a user name and a password, or refuses the ones given",
             "put them into the URL (redis://USER:PASSWORD@HOST), best through AGENT_MESH_REDIS_URL_FILE",
         )
-    if isinstance(error, rx.NoPermissionError):
-        return Forbidden(f"the store's access list refuses this account: {text}", "grant it the mesh's keys")
+    if isinstance(error, rx.NoPermissionError) or text.startswith(_FORBIDDEN_IN_SCRIPT):
+        what = f"the store's access list refuses this account: {text}"
+        return Forbidden(what, "meshctl doctor names what is to be granted")
     if isinstance(error, rx.ReadOnlyError):
         return Moved("the store is a read-only replica", "point redis_url at the master, or use redis+sentinel://")
     if isinstance(error, _ELSEWHERE):
         return Moved(f"the store sends us elsewhere: {text}", "use redis+cluster:// or redis+sentinel://")
     if isinstance(error, _BUSY) or text.split(" ", 1)[0] in _BUSY_WORDS:
-        return StoreBusy(f"the store refuses writes for now: {text}", "see the store's own log, disk and memory limit")
+        return StoreBusy(f"the store refuses writes for now: {text}", "meshctl doctor names what mends it")
     if isinstance(error, rx.TimeoutError | TimeoutError):
         return StoreDown("the store does not answer in time", "is it stopped or overloaded?")
     if isinstance(error, ResponseError):

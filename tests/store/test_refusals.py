@@ -278,6 +278,22 @@ def test_status_names_the_server(tmp_path: Path) -> None:
         assert state(home)["server"].split()[1] in version
 
 
+@pytest.mark.parametrize("kind", ["valkey", "redis"])
+@pytest.mark.parametrize("rule", ["-xadd", "-evalsha"])
+def test_an_account_that_may_not_use_a_command(kind: str, rule: str, tmp_path: Path) -> None:
+    """Within a script, too, where some stores say it in other words."""
+    with a_store(kind, tmp_path / "store") as store, a_home(tmp_path / "home", store.url) as home:
+        home.start()
+        home.meshctl("send", "bob", "x")
+        with store.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", rule)
+        refused = home.run("send", "bob", "y")
+        assert refused.returncode == 4
+        assert "the store's access list refuses this account" in refused.stderr
+        assert "next: meshctl doctor" in refused.stderr
+        assert home.run("status").stdout.startswith("does not work: the store refuses writes")
+
+
 def test_a_send_that_was_refused_leaves_no_gap_in_the_count(home: Home, server: Store, prefix: str) -> None:
     """The receiver would be told of the loss of a message that never was."""
     home.start()
