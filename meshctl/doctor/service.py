@@ -28,11 +28,17 @@ def check(facts: Facts) -> Iterator[Finding]:
     except NotChanged as error:
         yield Finding("warning", AREA, error.message, error.hint)
         return
-    if not known["installed"] and not known["enabled"]:
-        yield Finding("ok", AREA, "not a service: the daemon starts with the first command")
+    if not known["enabled"] and not known["running"] and known.get("active") != "failed":
+        what = "not a service that starts at login: the daemon starts with the first command"
+        if known["trouble"]:
+            yield Finding("ok", AREA, f"{what} ({known['trouble']})")
+        else:
+            yield Finding("note", AREA, what, "meshctl service install")
         return
     findings = [*_files(known), *_manager(found.name, known, facts)]
-    yield from findings or [Finding("ok", AREA, f"service of {found.name}: starts at login")]
+    yield from findings
+    if all(finding.level == "note" for finding in findings):
+        yield Finding("ok", AREA, f"the service of {found.name} is as it should be")
     lasting = known.get("lasting")
     if lasting is None:
         return
@@ -55,7 +61,7 @@ def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding
         yield Finding("error", AREA, known["trouble"], known["hint"])
         return
     if not known["enabled"]:
-        yield Finding("warning", AREA, f"{name} does not start it at login", "meshctl service install")
+        yield Finding("note", AREA, f"{name} does not start it at login", "meshctl service install")
     if known.get("stale"):
         yield Finding("warning", AREA, f"{name} has not read its files since they changed", "meshctl service restart")
     by_hand = facts.hello is not None and facts.hello.get("managed_by") == USER

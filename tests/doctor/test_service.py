@@ -61,6 +61,17 @@ def test_a_service_that_was_stopped_is_not_started_by_looking(served: Home, mana
     assert manager.show("MainPID") == "0"
 
 
+def test_not_to_have_a_service_is_a_choice(served: Home, manager: UserManager) -> None:
+    """Also where its files are there, as a package leaves them. The command of the note makes it one."""
+    words = "not a service that starts at login"
+    manager.ctl("disable", "--now", "meshd.socket", "meshd.service")
+    findings = checkup(served, through=inside(manager))
+    assert [line for line in bad(findings) if "meshd is not running" not in line] == []
+    assert bad(cured(served, named(findings, words, "note"), through=inside(manager))) == []
+    manager.run("service", "uninstall")
+    named(checkup(served, through=inside(manager)), words, "note")
+
+
 def test_a_unit_that_its_user_has_edited(served: Home, manager: UserManager) -> None:
     unit = manager.unit()
     unit.write_text(unit.read_text().replace("RestartSec=1", "RestartSec=7"))
