@@ -45,7 +45,9 @@ def test_all_files_are_made(share: Path) -> None:
 
 
 def test_the_same_sources_make_the_same_files(share: Path, tmp_path: Path) -> None:
-    run(sys.executable, ROOT / "packaging" / "generate.py", tmp_path, cwd=tmp_path, env={"PYTHONHASHSEED": "1"})
+    """From any folder, and where Python does not look for modules beside the script, as under pipx."""
+    env = {"PYTHONHASHSEED": "1", "PYTHONSAFEPATH": "1"}
+    run(sys.executable, ROOT / "packaging" / "generate.py", tmp_path, cwd=tmp_path, env=env)
     for name in SHARED:
         assert (tmp_path / name).read_bytes() == (share / name).read_bytes()
 
