@@ -50,7 +50,7 @@ async def send(call: Call, p: SendParams) -> Result:
         receipt = await _send_expecting(call, out, check_seconds(p.within, "within"))
     else:
         receipt = await call.mesh.outbox.send(out)
-    return Result(_receipt(receipt, target))
+    return Result(_receipt(call, receipt, target))
 
 
 async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
@@ -79,12 +79,13 @@ async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
         raise
 
 
-def _receipt(receipt: Receipt, target: str) -> dict[str, Any]:
+def _receipt(call: Call, receipt: Receipt, target: str) -> dict[str, Any]:
     return {
         "status": "sent",
         "id": receipt.id,
         "to": target,
-        "held": receipt.held,
+        # One that we host ourselves takes its lease again in a moment, when it has none right after our start.
+        "held": receipt.held or target in call.mesh.agents,
         "again": receipt.again,
         "rate": receipt.rate,
         "over_limit": receipt.observed,
@@ -110,7 +111,7 @@ async def broadcast(call: Call, p: BroadcastParams) -> Result:
     text = check_text(p.message, call.mesh.settings.max_message)
     message_id = check_optional_id(p.id, "id") or call.new_id()
     receipt = await call.mesh.outbox.send(Outgoing(message_id, call.sender(p.sender), EVERYONE, text))
-    return Result(_receipt(receipt, EVERYONE))
+    return Result(_receipt(call, receipt, EVERYONE))
 
 
 class ReplyParams(Params):
@@ -130,7 +131,7 @@ async def reply(call: Call, p: ReplyParams) -> Result:
         return await _answer_request(call, p.where, sender, text)
     answer_id = check_optional_id(p.id, "id") or call.new_id()
     out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", p.where))
-    return Result(_receipt(await call.mesh.outbox.send(out), peer))
+    return Result(_receipt(call, await call.mesh.outbox.send(out), peer))
 
 
 def _received(call: Call, p: ReplyParams) -> tuple[str, str, bool]:
@@ -176,7 +177,7 @@ async def ack(call: Call, p: AckParams) -> Result:
     owed = agent.core.ledger.owed_by(peer) if agent else []
     if agent is not None and owed:
         await agent.execute(lambda: agent.core.close_replies(owed))
-    return Result({**_receipt(receipt, peer), "settled": owed})
+    return Result({**_receipt(call, receipt, peer), "settled": owed})
 
 
 def show_ack(data: dict[str, Any]) -> Printed:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from meshd.core.names import Keys
 from tests.helper import Home, Store
 
 
@@ -32,6 +33,16 @@ def test_a_send_to_nobody_warns_on_standard_error_and_waits_in_the_store(mesh: H
     assert ID.fullmatch(done.stdout)
     assert done.stderr == f"warning: nobody holds the name {name} now; the message waits in the store\n"
     assert mesh.meshctl("inbox", name) == "[DIRECT from alice] hello\n"
+
+
+def test_a_send_to_a_name_that_is_hosted_here_does_not_warn(mesh: Home, mesh_store: Store, name: str) -> None:
+    """Right after its start, or after the store has lost its data, the daemon is about to take the lease again."""
+    mesh.meshctl("register", name)
+    keys = Keys(mesh.json("status")["prefix"])
+    with mesh_store.client() as client:
+        assert client.delete(keys.lease(name), keys.registry(name))
+    done = mesh.run("send", name, "hello")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -116,19 +116,20 @@ def test_something_else_at_the_sockets_path_is_left_alone(lone: Home) -> None:
 @needs_root
 def test_a_read_only_state_folder_is_named(lone: Home) -> None:
     lone.state.mkdir(parents=True)
-    mount = f"mount --bind {lone.state} {lone.state} && mount -o remount,bind,ro {lone.state}"
     for program, code in (("meshd", 78), ("meshctl", 3)):
         command = [sys.executable, "-m", program, *(["up"] if program == "meshctl" else [])]
         done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *command],
-            env=lone.env,
-            capture_output=True,
-            text=True,
-            timeout=30,
+            [*read_only_at(lone.state), *command], env=lone.env, capture_output=True, text=True, timeout=30
         )
         assert done.returncode == code, done.stderr
-        assert f"the folder {lone.state} is not writable\n  next: " in done.stderr
+        assert f"the folder {lone.state} is on a disk that is mounted read-only\n  next: " in done.stderr
     assert list(lone.state.iterdir()) == []
+
+
+def read_only_at(path: Path) -> list[str]:
+    """What runs a command where nothing can be written at the path."""
+    mount = f"mount --bind {path} {path} && mount -o remount,bind,ro {path}"
+    return ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh"]
 
 
 class SmallDisk:
