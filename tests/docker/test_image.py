@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,13 @@ def test_hadolint_finds_nothing() -> None:
         pytest.skip("hadolint is not installed: tests/run installs it")
     done = subprocess.run([program, FILE], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_nothing_but_the_base_image_comes_from_a_registry() -> None:
+    """A frontend would be one more image that builds ours, from wherever its tag points: ours needs none."""
+    assert not re.search(r"^#\s*syntax\s*=", FILE.read_text(), re.MULTILINE | re.IGNORECASE)
+    bases = {rest.split()[0] for instruction, rest in steps(FILE.read_text()) if instruction == "FROM"}
+    assert bases == {"python:${PYTHON}"}
 
 
 def test_the_context_holds_no_secret_and_all_that_is_copied(tmp_path: Path) -> None:

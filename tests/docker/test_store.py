@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
+from redis.retry import Retry
 
 from tests.docker.secrets_made import free_port, setup
 from tests.docker.test_compose import SERVICES
@@ -35,7 +37,9 @@ class Account:
         wait_until(self._answers, f"the server answers: {(folder / 'log').read_text()}")
 
     def client(self, user: str | None = None, password: str | None = None) -> redis.Redis:
-        return redis.Redis(port=self.port, username=user, password=password, protocol=2)
+        # By default it asks seconds long again, also where the password is wrong.
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(port=self.port, username=user, password=password, protocol=2, retry=once)
 
     def _answers(self) -> bool:
         try:
