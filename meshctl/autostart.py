@@ -74,7 +74,8 @@ def _by_service() -> object | None:
         service.start()
         return connect()
     except MeshError as error:
-        complain(f"the service did not start, so meshd is started without it: {error.message}\n")
+        why = f"{error.message}\n  next: {error.hint}"
+        complain(f"the service did not start, so meshd is started without it: {why}\n")
         # Its manager would try again, and take the socket's path from the daemon that is started now.
         with contextlib.suppress(MeshError):
             service.stop()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from meshd import __version__, paths
 from meshd.errors import AlreadyRunning, ConfigError, MeshError
 from meshd.service.manager import managed_by
-from meshd.service.notify import Notifier, notifier
+from meshd.service.notify import NEXT, Notifier, notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -47,14 +47,19 @@ class _Parser(argparse.ArgumentParser):
 def main() -> int:
     parser = _Parser(prog="meshd", description="The agent-mesh daemon: one per user and machine.")
     parser.add_argument("--version", action="version", version=f"meshd {__version__}")
-    parser.add_argument("--log-file", metavar="FILE", help="write the log there, rotated (default: standard error)")
+    parser.add_argument(
+        "--log-file",
+        metavar="FILE",
+        help="write the log there, rotated (default: standard error; under launchd, where `meshctl logs` looks)",
+    )
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="wins over log_level")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write one line there when it listens, or why not")
     options = parser.parse_args()
     tell = notifier()
     ready = _Ready(options.ready_fd, tell)
     try:
-        _log_to(options.log_file)
+        # launchd has no journal.
+        _log_to(options.log_file or (paths.daemon_log() if managed_by() == "launchd" else None))
         if options.log_level is not None:
             os.environ["AGENT_MESH_LOG_LEVEL"] = options.log_level  # as whoever asks for another configuration finds it
         # The manager's watchdog ends a daemon that hangs by SIGABRT: where it hung is then in the log.
@@ -91,23 +96,23 @@ class _Ready:
         self._say("ready\n")
 
     def failed(self, error: MeshError) -> None:
-        self._tell.status(f"{error.message}; next: {error.hint}" if error.hint else error.message)
+        self._tell.status(f"{error.message}{NEXT}{error.hint}" if error.hint else error.message)
         already = isinstance(error, AlreadyRunning)
         self._say("ready\n" if already else f"{error.message}\n{error.hint}\n")
 
 
 def _log_to(file: str | None) -> None:
+    from meshd.service import journal
+
     handler: logging.Handler
     if file is None:
-        from meshd.service import journal
-
         handler = journal.handler()
     else:
         from meshd.disk.files import private_dir
 
         private_dir(os.path.dirname(os.path.abspath(file)))
         handler = logging.handlers.RotatingFileHandler(file, maxBytes=LOG_SIZE, backupCount=LOG_KEPT, encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(journal.PLAIN))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -155,7 +160,11 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         try:
             end = asyncio.ensure_future(asked.wait())
             await asyncio.wait([running, end, *told], return_when=asyncio.FIRST_COMPLETED)
-            tell.tell("STOPPING=1\nSTATUS=stopping")
+            for task in told:
+                task.cancel()
+            ended = await asyncio.gather(*told, return_exceptions=True)
+            # The manager would go on showing the last status for as long as nothing runs.
+            tell.tell("STOPPING=1\nSTATUS=")
             control.close()
             if listener.adopted and manager != USER and not server.returning:
                 server.returning = await starts_again()
@@ -163,13 +172,13 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         finally:
             stopping.set()
             await running
-            for task in told:
-                task.cancel()
-            await asyncio.gather(*told, return_exceptions=True)
         log.info("meshd stopped")
         held.close()
         server.end()
         await asyncio.sleep(0)  # the loop closes them
+        for error in ended:
+            if isinstance(error, Exception):  # what was told has failed: that is no end in order
+                raise error
 
 
 def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, Any, None]]:

@@ -9,8 +9,8 @@ from meshctl.doctor.facts import Facts
 from meshctl.doctor.finding import Finding
 from meshctl.install.files import NotChanged
 from meshctl.service import manager
-from meshctl.service.manager import NoManager
-from meshctl.service.marked import SAME
+from meshctl.service.manager import LOG, NoManager, cure
+from meshctl.service.marked import SAME, mend
 from meshctl.service.report import look
 from meshd.service.manager import USER
 
@@ -51,9 +51,7 @@ def check(facts: Facts) -> Iterator[Finding]:
 def _files(known: dict[str, Any]) -> Iterator[Finding]:
     for path, state in known["files"].items():
         if state != SAME:
-            ours = state in ("outdated", "missing")
-            mend = "" if ours else " --force  # what is there is kept beside it"
-            yield Finding("warning", AREA, f"{path} is {state}", f"meshctl service install{mend}")
+            yield Finding("warning", AREA, f"{path} is {state}", mend(path, state))
 
 
 def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding]:
@@ -69,11 +67,10 @@ def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding
         what = f"a daemon that was started by hand (pid {facts.pid}) runs beside the service"
         yield Finding("warning", AREA, what, "meshctl service start")
     elif known["active"] == "failed":
-        why = known["said"] or known["result"] or "see its log"
-        yield Finding("error", AREA, f"the service has failed: {why}", "meshctl logs -n 20; meshctl service start")
+        why, hint = cure(known["said"] or known["result"])
+        again = f"meshctl service start  # but first: {hint}" if hint else f"{LOG}; meshctl service start"
+        yield Finding("error", AREA, f"the service has failed: {why}", again)
     elif not known["running"] and not facts.waits:
         yield Finding("warning", AREA, f"the service is {known['active']}", "meshctl service start")
     if (known["restarts"] or 0) > _OFTEN:
-        yield Finding(
-            "warning", AREA, f"{name} started it again {known['restarts']} times after a failure", "meshctl logs -n 20"
-        )
+        yield Finding("warning", AREA, f"{name} started it again {known['restarts']} times after a failure", LOG)

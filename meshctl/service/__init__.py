@@ -10,7 +10,7 @@ from typing import Any
 
 from meshctl.service import manager
 from meshctl.service.actions import Told, install, restart, start, stop, uninstall
-from meshctl.service.handover import end
+from meshctl.service.handover import by_hand, end
 from meshctl.service.manager import Manager, NoManager
 from meshctl.service.report import status
 from meshd.commands.daemon import SERVICE_ACTIONS
@@ -59,10 +59,13 @@ def _carry_out(found: Manager, told: Told, params: Any) -> int:
 
 
 def before_down() -> str:
-    """Let go of the manager's socket if there is no daemon behind it: to ask there would only start one."""
+    """Let go of the manager's socket if there is no daemon behind it: to ask there would only start one.
+
+    Its path goes with it, and may be that of a daemon that was started by hand: such one holds the lock.
+    """
     found = manager.enabled()
     try:
-        if found is not None and found.state().pid is None:
+        if found is not None and by_hand(None) is None and found.state().pid is None:
             found.stop()
     except NoManager as error:
         return f"{error.message}\n"

@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 from meshctl.autostart import alone
-from meshctl.client import connect, write
-from meshctl.service.handover import end, stop_by_hand
+from meshctl.client import write
+from meshctl.service.handover import by_hand, end, listens, other_socket, stop_by_hand
 from meshctl.service.manager import Manager, NoManager, NotRunning
-from meshctl.service.marked import EDITED, FOREIGN, MISSING, SAME
+from meshctl.service.marked import EDITED, FOREIGN, MASKED, MISSING, SAME
 from meshd import paths
 from meshd.core.text import one_line
 from meshd.errors import TimedOut
@@ -54,8 +54,9 @@ def install(manager: Manager, told: Told, *, print_only: bool, force: bool, ling
         return
     manager.check()
     files = manager.files()
-    if not force:
-        for file in files:
+    for file in files:
+        file.refuse_if_masked()
+        if not force:
             file.refuse_if_edited("install")
     changed = False
     for file in files:
@@ -79,8 +80,8 @@ def _bring_up(manager: Manager, told: Told, *, changed: bool) -> None:
             for command in manager.enable():
                 told.step("ran", command)
         state = manager.state()
-        if state.pid is None:
-            manager.start()
+        if before is None or state.pid is None or not listens():
+            manager.start()  # what launchd has just been told to start is not ready yet
         if before is None:
             told.step("started", _running(manager))
         elif state.pid == before and (changed or state.stale):
@@ -92,7 +93,7 @@ def _bring_up(manager: Manager, told: Told, *, changed: bool) -> None:
 
 def uninstall(manager: Manager, told: Told, *, print_only: bool, force: bool) -> None:
     """Stop it, have it start no more, and remove the files that are ours."""
-    ours = [file for file in manager.files() if file.state() != MISSING]
+    ours = [file for file in manager.files() if file.state() not in (MISSING, MASKED)]
     edited = [file for file in ours if file.state() in (EDITED, FOREIGN)]
     if print_only:
         told.say("\n".join(f"would remove {file.path}" for file in ours) or "not installed")
@@ -103,37 +104,48 @@ def uninstall(manager: Manager, told: Told, *, print_only: bool, force: bool) ->
     if not ours and not manager.is_enabled():
         told.say("not installed")
         return
-    try:
-        manager.check()
-    except NoManager as error:
-        told.note(f"only the files are removed: {error.message}")
-    else:
-        stop(manager, told)
-        for command in manager.disable():
-            told.step("ran", command)
-    for file in ours:
-        told.step("removed", file.path, file.remove())
-    manager.forget()
+    with alone():  # a command that finds no daemon would start the service again meanwhile
+        try:
+            manager.check()
+        except NoManager as error:
+            told.note(f"only the files are removed: {error.message}")
+        else:
+            _stop(manager, told)
+            for command in manager.disable():
+                told.step("ran", command)
+        for file in ours:
+            told.step("removed", file.path, file.remove())
+        manager.forget()
     told.note(f"messages, inboxes and settings stay: {paths.state_dir()}")
 
 
 def start(manager: Manager, told: Told) -> None:
     """Start it. A daemon that was started by hand ends first, and its clients go on with the service."""
     _must_be_installed(manager)
-    if manager.state().pid is not None and manager.state().active == "active":
-        told.say("running already")
-        return
-    _start(manager, told)
+    with alone():
+        if manager.state().running and listens():
+            told.say("running already")
+            return
+        _hand_over(told)
+        manager.start()
+    told.step("started", _running(manager))
 
 
 def stop(manager: Manager, told: Told) -> None:
-    """Stop it in order: who waits for an answer is told, the store is closed last."""
-    if manager.state().pid is not None:
-        try:
-            end(STOP_TIMEOUT)
-        except OSError as error:
-            # The manager has stronger means than to ask.
-            told.note(f"meshd does not answer ({error}); it is ended by force")
+    """Stop it in order: who waits for an answer is told, the store is closed last. By force if it hangs."""
+    if manager.state().pid is None:
+        if manager.installed() is None:
+            told.say("not installed")
+            return
+        if (pid := by_hand(None)) is not None:  # the path of the socket may be its own, and would go
+            told.say(f"the service does not run; a daemon that was started by hand does (pid {pid})")
+            told.say("  next: meshctl down")
+            return
+    with alone():  # who comes meanwhile starts it again, and not in the middle of its end
+        _stop(manager, told)
+
+
+def _stop(manager: Manager, told: Told) -> None:
     manager.stop()
     if manager.state().pid is not None:
         raise TimedOut("meshd is still running", "meshctl service status")
@@ -152,13 +164,6 @@ def restart(manager: Manager, told: Told) -> None:
     told.step("restarted", _running(manager))
 
 
-def _start(manager: Manager, told: Told) -> None:
-    with alone():
-        _hand_over(told)
-        manager.start()
-    told.step("started", _running(manager))
-
-
 def _hand_over(told: Told) -> None:
     pid = stop_by_hand()
     if pid is not None:
@@ -167,14 +172,12 @@ def _hand_over(told: Told) -> None:
 
 def _running(manager: Manager) -> str:
     """What runs now. Raises `NotRunning` if the commands of this shell cannot reach it."""
-    connection: Any = connect()
-    if connection is None:
+    if not listens():
         raise NotRunning(
-            f"{manager.name} has started it, and nothing listens on {paths.socket_path()}", "meshctl service status"
+            f"{manager.name} has started it, and nothing listens on {paths.socket_path()}",
+            other_socket() or "meshctl doctor",
         )
-    connection.close()
-    pid = manager.state().pid
-    return f"meshd (pid {pid})"
+    return f"meshd (pid {manager.state().pid})"
 
 
 def _must_be_installed(manager: Manager) -> None:
@@ -208,5 +211,3 @@ def _notes(manager: Manager, told: Told) -> None:
             f"{', '.join(found)} of this shell {'is' if len(found) == 1 else 'are'} not the service's: "
             f"settings for it go into {paths.config_file()}; then: meshctl service restart"
         )
-    if os.environ.get("AGENT_MESH_SOCKET"):
-        told.note("AGENT_MESH_SOCKET is set: commands of this shell use another socket than the service's")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-from typing import Any
+from typing import Any, BinaryIO
 
 from meshctl.client import connect
 from meshctl.service.manager import NotRunning
 from meshd import paths
+from meshd.disk.files import holder
 from meshd.service.manager import USER
 
 ANSWER_TIMEOUT = 10.0  # seconds
@@ -21,29 +23,15 @@ def stop_by_hand() -> int | None:
     Its clients come back, as after a crash, to the next daemon. Raises `NotRunning` if it does not end. To be called
     while nobody else can start one (meshctl.autostart.alone).
     """
-    connection = _connect()
-    if connection is None:
-        return None
-    with connection:
-        connection.settimeout(ANSWER_TIMEOUT)
-        lines = connection.makefile("rb")
-        try:
-            hello = _ask(connection, lines, "hello", {})
-            if hello is None or hello["managed_by"] != USER:
-                return None
-            connection.settimeout(END_TIMEOUT)
-            _ask(connection, lines, "shutdown", {"returning": True})
-            while lines.read(1 << 16):
-                pass
-        except (OSError, ValueError, KeyError) as error:
-            pid = _pid()
-            raise NotRunning(
-                f"the daemon that was started by hand (pid {pid}) does not answer: {error}",
-                f"kill -9 {pid}, then repeat",
-            ) from None
-        finally:
-            lines.close()
-    return int(hello["pid"])
+    try:
+        hello = _end(ANSWER_TIMEOUT, END_TIMEOUT, returning=True, managed=False)
+    except (OSError, ValueError, KeyError) as error:
+        pid = by_hand(None)
+        raise NotRunning(
+            f"the daemon that was started by hand (pid {pid or 'unknown'}) does not answer: {error}",
+            f"kill -9 {pid}, then repeat" if pid else "meshctl doctor",
+        ) from None
+    return int(hello["pid"]) if hello else None
 
 
 def end(timeout: float, *, returning: bool = False) -> str | None:
@@ -51,42 +39,73 @@ def end(timeout: float, *, returning: bool = False) -> str | None:
 
     `returning`: another one follows at once, so its clients are not told that it was stopped.
     """
-    connection = _connect()
+    try:
+        hello = _end(timeout, timeout, returning=returning, managed=True)
+    except (ValueError, KeyError) as error:
+        raise OSError(f"what it answers is not understood: {error!r}") from None
+    return None if hello is None else str(hello.get("managed_by", USER))
+
+
+def listens() -> bool:
+    """Whether somebody listens where the commands of this shell look. If a manager does, that starts the daemon."""
+    connection: Any = connect()
     if connection is None:
-        return None
-    with connection:
-        connection.settimeout(timeout)
-        lines = connection.makefile("rb")
-        with lines:
-            try:
-                hello = _ask(connection, lines, "hello", {})
-                _ask(connection, lines, "shutdown", {"returning": returning})
-                while lines.read(1 << 16):
-                    pass
-            except ConnectionResetError:
-                pass  # it has ended, with something of ours unread
-    return str(hello["managed_by"]) if hello else USER
+        return False
+    connection.close()
+    return True
 
 
-def _connect() -> socket.socket | None:
+def by_hand(managed: int | None) -> int | None:
+    """The pid of a daemon that runs here and is not the one that the manager runs, which has that pid, if any."""
+    pid = holder(paths.socket_path() + ".lock")
+    return None if pid == managed else pid
+
+
+def other_socket() -> str:
+    """What to do where the commands of this shell look elsewhere than where the service listens; else empty."""
+    return "unset AGENT_MESH_SOCKET: the service has a socket of its own" if os.environ.get("AGENT_MESH_SOCKET") else ""
+
+
+def answers() -> bool:
+    """Whether a daemon answers there: one that is about to fail with its configuration listens for a moment, too."""
     raw: Any = connect()
-    return None if raw is None else socket.socket(fileno=raw.detach())
+    if raw is None:
+        return False
+    with socket.socket(fileno=raw.detach()) as connection, connection.makefile("rb") as lines:
+        connection.settimeout(ANSWER_TIMEOUT)
+        try:
+            return _ask(connection, lines, "hello", {}) is not None
+        except (OSError, ValueError, KeyError):
+            return False
 
 
-def _ask(connection: socket.socket, lines: Any, method: str, params: dict[str, Any]) -> Any:
-    """The result; None if the connection ended first: it was the socket of a manager whose daemon does not start."""
-    try:
-        connection.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
-        line = lines.readline()
-    except (BrokenPipeError, ConnectionResetError):
+def _end(answer_in: float, end_in: float, *, returning: bool, managed: bool) -> dict[str, Any] | None:
+    """What the daemon said of itself before it ended; None if none listens.
+
+    Empty if there was none to end: the socket is a manager's whose daemon does not start; or a manager runs the
+    daemon, and without `managed` such a one is left alone.
+    """
+    raw: Any = connect()
+    if raw is None:
         return None
+    hello: dict[str, Any] = {}
+    with socket.socket(fileno=raw.detach()) as connection, connection.makefile("rb") as lines:
+        connection.settimeout(answer_in)
+        try:
+            hello = _ask(connection, lines, "hello", {}) or {}
+            if not hello or (hello["managed_by"] != USER and not managed):
+                return {}
+            connection.settimeout(end_in)
+            _ask(connection, lines, "shutdown", {"returning": returning})
+            while lines.read(1 << 16):
+                pass
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended, with something of ours unread
+    return hello
+
+
+def _ask(connection: socket.socket, lines: BinaryIO, method: str, params: dict[str, Any]) -> Any:
+    """The result; None if the connection ended first."""
+    connection.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
+    line = lines.readline()
     return json.loads(line)["result"] if line else None
-
-
-def _pid() -> str:
-    """As it wrote it into its lock."""
-    try:
-        with open(paths.socket_path() + ".lock", encoding="ascii") as file:
-            return str(int(file.read()))
-    except (OSError, ValueError):
-        return "unknown"

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from meshctl.service.manager import NEXT_WITHOUT, NoManager, NotRunning, State
+from meshctl.service.handover import answers
+from meshctl.service.manager import LOG, NEXT_WITHOUT, NoManager, NotRunning, State
 from meshctl.service.marked import Marked, marked
 from meshctl.service.template import shipped
 from meshd import paths
@@ -20,7 +22,9 @@ from meshd.core.text import one_line
 LABEL = "agent-mesh.meshd"
 _BREW = "homebrew.mxcl.agent-mesh"  # the same, as `brew services` installs it
 _TIMEOUT = 120.0
-_ENDING = 10.0  # seconds
+_STARTING = 30.0  # seconds
+_ENDING = 60.0  # the plist's ExitTimeOut, after which launchd kills, and some more
+_PAUSE = 0.1  # launchd tells nobody of a change
 _FIRST_LINE = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
@@ -63,25 +67,27 @@ class Launchd:
         self._domain()
 
     def enable(self) -> list[str]:
-        # What is loaded is what was there when it was loaded.
-        if self._run("print", self._target()).returncode == 0:
-            self._run("bootout", self._target())
+        self._unload()  # what is loaded is what was there when it was loaded
         return [self._must("enable", self._target()), self._load()]
 
-    def _load(self) -> str:
-        """What was booted out a moment ago may still be ending, and launchd says no more of it than "5"."""
-        arguments = ("bootstrap", self._domain(), self.installed() or self._path(LABEL))
-        until = time.monotonic() + _ENDING
-        while self._run(*arguments).returncode:
-            if time.monotonic() > until:
-                return self._must(*arguments)
-            time.sleep(0.5)
-        return f"launchctl {' '.join(arguments)}"
-
     def disable(self) -> list[str]:
-        if self._run("print", self._target()).returncode:
-            return []
-        return [self._must("bootout", self._target())]
+        return [f"launchctl bootout {self._target()}"] if self._unload() else []
+
+    def _loaded(self) -> bool:
+        return self._run("print", self._target()).returncode == 0
+
+    def _load(self) -> str:
+        return self._must("bootstrap", self._domain(), self.installed() or self._path(LABEL))
+
+    def _unload(self) -> bool:
+        """Whether it was loaded. It is ended, and killed if it takes longer than its plist allows."""
+        if not self._loaded():
+            return False
+        # It may return before all is over, with an error that only says so; and until then nothing can be loaded.
+        self._run("bootout", self._target())
+        if not _within(_ENDING, lambda: not self._loaded()):
+            raise NoManager(f"launchd does not end {self._label}", f"launchctl print {self._target()}")
+        return True
 
     def forget(self) -> None:
         """Nothing is left: `bootout` was told the label."""
@@ -93,17 +99,25 @@ class Launchd:
         self._kick("-k")
 
     def _kick(self, *options: str) -> None:
-        if self._run("print", self._target()).returncode:
+        if not self._loaded():
             self._load()
-        done = self._run("kickstart", *options, self._target())
-        if done.returncode:
-            why = one_line(done.stderr.strip() or f"exit {done.returncode}")
-            raise NotRunning(f"launchd did not start {self._label}: {why}", "meshctl logs")
+            options = ()  # that starts it
+        if options or self.state().pid is None:
+            done = self._run("kickstart", *options, self._target())
+            if done.returncode:
+                why = one_line(done.stderr.strip() or f"exit {done.returncode}")
+                raise NotRunning(f"launchd did not start {self._label}: {why}", f"{LOG}; then: meshctl service start")
+        # There is a process now, and that is all that launchd waits for.
+        _within(_STARTING, lambda: answers() or self.state().pid is None)
+        if not answers():
+            state = self.state()
+            what = "does not answer" if state.pid else f"has ended{f' ({state.result})' if state.result else ''}"
+            raise NotRunning(f"launchd has started {self._label}, and it {what}", f"{LOG}; then: meshctl service start")
 
     def stop(self) -> None:
-        """It exits with 0, so launchd leaves it alone until the next login, or `start`."""
+        """Unloaded, until the next login or `start`. One that ended by itself, with 0, launchd leaves alone."""
         if self.state().pid is not None:
-            self._run("kill", "SIGTERM", self._target())
+            self._unload()
 
     def state(self) -> State:
         done = self._run("print", self._target())
@@ -115,7 +129,7 @@ class Launchd:
             enabled=self.is_enabled(),
             restarts=max(0, int(runs) - 1) if runs.isdigit() else None,
             said="",
-            result=facts.get("last exit code", ""),
+            result=_ended(facts.get("last exit code", "")),
         )
 
     def lasting(self) -> dict[str, Any]:
@@ -153,12 +167,29 @@ class Launchd:
             raise NoManager(f"cannot run launchctl: {error}", NEXT_WITHOUT) from None
 
 
+def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether it becomes true in that time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def _ended(code: str) -> str:
+    """As in `exit code 1`; empty if that was no failure, or if it has not ended yet, which launchd says in words."""
+    return f"exit code {code}" if code.partition(":")[0].isdigit() and code != "0" else ""
+
+
 def plist() -> str:
     """The agent's property list, with the absolute paths of this installation."""
-    log = paths.daemon_log()
-    values = {"@PYTHON@": sys.executable, "@LOG@": log, "@OUT@": f"{log.removesuffix('.log')}.out"}
+    values = {"@PYTHON@": sys.executable, "@OUT@": f"{paths.daemon_log().removesuffix('.log')}.out"}
     made = _filled(plistlib.loads(shipped(f"launchd/{LABEL}.plist")), values)
-    return plistlib.dumps(made, sort_keys=False).decode()
+    try:
+        return plistlib.dumps(made, sort_keys=False).decode()
+    except ValueError:  # a control character, or a byte that is no text
+        raise NoManager(f"a path does not fit into a property list: {sorted(values.values())}", NEXT_WITHOUT) from None
 
 
 def _filled(item: Any, values: dict[str, str]) -> Any:

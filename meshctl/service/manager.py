@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from meshctl.service.marked import Marked
 from meshd.errors import MeshError
+from meshd.service.notify import NEXT
 
 
 class NoManager(MeshError):
@@ -24,7 +25,10 @@ class NotRunning(MeshError):
 
 
 class State(NamedTuple):
-    """What the manager knows. `active`: active, inactive, failed, activating …; `said`: the daemon's own line."""
+    """What the manager knows. `active`: active, inactive, failed, activating …; `said`: the daemon's own line.
+
+    `result`: how it ended, in the manager's words; empty if that was no failure, or is not known.
+    """
 
     active: str
     pid: int | None
@@ -34,9 +38,13 @@ class State(NamedTuple):
     result: str
     stale: bool = False  # the manager has not read the files that are there now
 
+    @property
+    def running(self) -> bool:
+        return self.pid is not None and self.active == "active"
+
 
 class Manager(Protocol):
-    """One kind of service manager. All of its methods raise `NoManager` or `NotRunning` and nothing else."""
+    """One kind of service manager. Its methods raise `NoManager` or `NotRunning`; `files` also `NotChanged`."""
 
     name: str
     keeps_socket: bool  # over a restart, so that clients wait in it
@@ -69,7 +77,7 @@ class Manager(Protocol):
         """Returns when the daemon listens."""
 
     def stop(self) -> None:
-        """Returns when the daemon has ended, and nothing starts it until it is asked for."""
+        """Returns when the daemon has ended, by force if need be, and nothing starts it until it is asked for."""
 
     def restart(self) -> None:
         """Returns when the next daemon listens. No client is refused meanwhile where the manager keeps the socket."""
@@ -81,6 +89,12 @@ class Manager(Protocol):
 
     def lasting(self) -> dict[str, Any]:
         """Whether it goes on after logout: `{lasts, how, command}`; `lasts` is None where that cannot be known."""
+
+
+def cure(said: str) -> tuple[str, str]:
+    """What is wrong and what to do about it, as the daemon says both in one line."""
+    why, _, hint = said.partition(NEXT)
+    return why, hint
 
 
 def find(platform: str = sys.platform) -> Manager:
@@ -96,6 +110,7 @@ def find(platform: str = sys.platform) -> Manager:
     raise NoManager(f"there is no service manager that agent-mesh knows on {platform}", NEXT_WITHOUT)
 
 
+LOG = "meshctl logs -n 20"
 NEXT_WITHOUT = (
     "nothing is needed: the daemon starts with the first command; `meshctl up` in ~/.profile starts it at login"
 )

@@ -18,6 +18,7 @@ _WORDS = "Written by meshctl service install; do not edit this line: "
 _LINE = re.compile(rf".*{_WORDS}sha256 ([0-9a-f]{{64}}).*\n")
 
 MISSING, SAME, OLD, EDITED, FOREIGN = "missing", "installed", "outdated", "edited", "foreign"
+MASKED = "masked"  # a link to nothing, by which its owner forbids a unit: systemctl mask
 
 
 class Marked(NamedTuple):
@@ -27,7 +28,9 @@ class Marked(NamedTuple):
     text: str
 
     def state(self) -> str:
-        """`installed`, `outdated` (ours, of another version or place), `edited`, `foreign` or `missing`."""
+        """`installed`, `outdated` (ours, of another version or place), `edited`, `foreign`, `masked` or `missing`."""
+        if os.path.realpath(self.path) == os.devnull:
+            return MASKED
         data = read(self.path)
         if data is None:
             return MISSING
@@ -39,6 +42,13 @@ class Marked(NamedTuple):
             return FOREIGN
         return OLD if mark[1] == _digest(text[: mark.start()] + text[mark.end() :]) else EDITED
 
+    def refuse_if_masked(self) -> None:
+        """Raises `NotChanged` if the unit is forbidden: what is meant so is not undone, not even by force."""
+        if self.state() == MASKED:
+            raise NotChanged(
+                f"{one_line(self.path)} is masked; it was left as it is", f"{mend(self.path, MASKED)}, then repeat"
+            )
+
     def refuse_if_edited(self, verb: str) -> None:
         """Raises `NotChanged` if somebody else wrote the file, or wrote into it."""
         state = self.state()
@@ -46,7 +56,7 @@ class Marked(NamedTuple):
             what = "was edited since it was written" if state == EDITED else "was not written by agent-mesh"
             raise NotChanged(
                 f"{one_line(self.path)} {what}; it was left as it is",
-                f"meshctl service {verb} --force does it, and keeps a copy beside it",
+                f"{mend(self.path, state, verb)} does it, and keeps a copy beside it",
             )
 
     def put(self) -> str | None:
@@ -73,6 +83,13 @@ class Marked(NamedTuple):
                 f"cannot remove {one_line(self.path)}: {error.strerror}", f"make its folder writable: {self.path}"
             ) from None
         return copy
+
+
+def mend(path: str, state: str, verb: str = "install") -> str:
+    """The command that carries out the action on a file in that state."""
+    if state == MASKED:
+        return f"systemctl --user unmask {os.path.basename(path)}"
+    return f"meshctl service {verb}{' --force' if state in (EDITED, FOREIGN) else ''}"
 
 
 def marked(path: str, text: str, after: str = "", before_mark: str = "# ", after_mark: str = "") -> Marked:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from meshctl.service.actions import Told
-from meshctl.service.manager import Manager, NoManager
-from meshctl.service.marked import MISSING, OLD, SAME
+from meshctl.service.handover import by_hand, listens, other_socket
+from meshctl.service.manager import LOG, Manager, NoManager, cure
+from meshctl.service.marked import MISSING, SAME, mend
+from meshd import paths
 
 
 def look(manager: Manager) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def look(manager: Manager) -> dict[str, Any]:
     try:
         manager.check()
         state = manager.state()
-        found |= {"running": state.pid is not None and state.active == "active", **state._asdict()}
+        found |= {"running": state.running, **state._asdict()}
         found["lasting"] = manager.lasting()
     except NoManager as error:
         found |= {"trouble": error.message, "hint": error.hint}
@@ -37,26 +39,34 @@ def status(manager: Manager, told: Told) -> int:
     if found["trouble"]:
         told.say(f"{found['trouble']}\n  next: {found['hint']}")
     for path, state in found["files"].items():
-        if state != SAME and found["installed"]:
-            told.say(
-                f"{path}: {state}\n  next: meshctl service install" + ("" if state in (OLD, MISSING) else " --force")
-            )
+        if state != SAME and (found["installed"] or state != MISSING):
+            told.say(f"{path}: {state}\n  next: {mend(path, state)}")
     if not found["installed"]:
         told.say("not installed\n  next: meshctl service install")
         return 1
     if found["trouble"]:
         return 1
     pid = f", pid {found['pid']}" if found["pid"] else ""
-    told.say(f"{manager.name}: {found['active']}{pid}" + (f": {found['said']}" if found["said"] else ""))
+    why, hint = cure(found["said"] or found["result"])
+    told.say(f"{manager.name}: {found['active']}{pid}" + (f": {why}" if why else ""))
     told.say(f"file: {found['installed']}")
     told.say("starts at login" if found["enabled"] else "does not start at login\n  next: meshctl service install")
-    if found["restarts"]:
-        told.say(f"started again {found['restarts']} times after a failure")
+    if (times := found["restarts"]) is not None and times > 0:
+        told.say(f"started again {'once' if times == 1 else f'{times} times'} after a failure")
     lasting = found["lasting"]
     if lasting["lasts"]:
         told.say("goes on after logout")
     elif lasting["command"]:
         told.say(f"ends at logout\n  next: {lasting['command']}")
-    if not found["running"]:
+    if found["running"] and listens():
+        return 0
+    if found["running"]:
+        told.say(f"nothing listens on {paths.socket_path()}\n  next: {other_socket() or 'meshctl service restart'}")
+        return 3
+    if (other := by_hand(found["pid"])) is not None:
+        told.say(f"a daemon that was started by hand runs (pid {other})")
+    if found["active"] == "failed":
+        told.say(f"  next: {hint or LOG}; then: meshctl service start")
+    else:
         told.say("  next: meshctl service start")
-    return 0 if found["running"] else 3
+    return 3

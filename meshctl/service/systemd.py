@@ -7,18 +7,22 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from meshctl.service.manager import NEXT_WITHOUT, NoManager, NotRunning, State
+from meshctl.service.handover import by_hand
+from meshctl.service.manager import LOG, NEXT_WITHOUT, NoManager, NotRunning, State, cure
 from meshctl.service.marked import Marked, marked
 from meshctl.service.template import shipped
 from meshctl.service.unit import command_line, effective, runtime_dir, unquoted
 from meshd import paths
 from meshd.core.text import one_line
+from meshd.service.manager import UNIT as SERVICE
 
-SERVICE, SOCKET = "meshd.service", "meshd.socket"
+SOCKET = "meshd.socket"
 UNITS = (SOCKET, SERVICE)
 # Where packages and administrators put units for every user; the user's own folder comes before all of them.
 _SHARED = ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user", "/lib/systemd/user")
@@ -27,6 +31,7 @@ _WANTS = (f"sockets.target.wants/{SOCKET}", f"default.target.wants/{SERVICE}")
 _SAME = ("HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 _TIMEOUT = 120.0  # seconds; a start or stop has limits of its own in the unit, and these are shorter
 _LINGER = "/var/lib/systemd/linger"
+_NOT_LOADED = 5  # systemctl's exit code: there is no such unit
 
 
 class Systemd:
@@ -44,7 +49,7 @@ class Systemd:
 
     def files(self) -> list[Marked]:
         """Empty if a package of this same installation has brought the units."""
-        if self._packaged() is not None and not os.path.exists(os.path.join(self.folder, SERVICE)):
+        if self._packaged() is not None and not os.path.lexists(os.path.join(self.folder, SERVICE)):
             return []
         made = []
         for unit in UNITS:
@@ -53,25 +58,30 @@ class Systemd:
         return made
 
     def installed(self) -> str | None:
-        found = (os.path.join(folder, SERVICE) for folder in (self.folder, *_SHARED))
-        return next((path for path in found if os.path.exists(path)), None)
+        return self._file_of(SERVICE)
+
+    def _file_of(self, unit: str) -> str | None:
+        found = (os.path.join(folder, unit) for folder in (self.folder, *_SHARED))
+        return next((path for path in found if os.path.isfile(path)), None)  # a masked one is a link to no file
 
     def is_enabled(self) -> bool:
         wanted = _WANTS[0]
         return any(os.path.lexists(os.path.join(folder, wanted)) for folder in (self.folder, _SHARED[0]))
 
     def serves(self) -> bool:
-        # A job of cron may run when no manager does.
-        return self.is_enabled() and os.path.exists(os.path.join(runtime_dir(), "systemd", "private"))
+        # A job of cron may run when no manager does; and a link to the unit may be all that is left of it.
+        there = self.is_enabled() and self.installed() is not None
+        return there and os.path.exists(os.path.join(runtime_dir(), "systemd", "private"))
 
     @staticmethod
     def _packaged() -> str | None:
         """The unit that a package has brought, if it runs the `meshd` of this installation."""
-        ours = {sys.executable, os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "meshd")}
+        ours = os.path.dirname(sys.executable)
         for path in (os.path.join(folder, SERVICE) for folder in _SHARED):
             with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding="utf-8") as file:
                 run = re.search(r"^ExecStart=(\S+)", file.read(), re.MULTILINE)
-                if run is not None and run[1] in ours:
+                # A program of ours, to which it may be a link; or our Python, which is a link to another one's.
+                if run and (run[1] == sys.executable or os.path.dirname(os.path.realpath(run[1])) == ours):
                     return path
         return None
 
@@ -88,8 +98,8 @@ class Systemd:
             here, there = effective(name, dict(os.environ)), effective(name, theirs)
             if here != there:
                 raise NoManager(
-                    f"the systemd of this user runs with {name}={there or '(unset)'}, this shell with "
-                    f"{here or '(unset)'}: the service would use other files than your commands",
+                    f"the systemd of this user runs with {name}={there}, this shell with {here}: "
+                    "the service would use other files than your commands",
                     f"use a shell with the same {name}, or set it for all in ~/.config/environment.d and log in again",
                 )
         served = os.path.join(theirs.get("XDG_RUNTIME_DIR", ""), paths.APP, "meshd.sock")
@@ -107,7 +117,7 @@ class Systemd:
     @staticmethod
     def _unreachable(done: subprocess.CompletedProcess[str]) -> NoManager:
         why = one_line(done.stderr.strip().splitlines()[0] if done.stderr.strip() else f"exit {done.returncode}")
-        user = pwd.getpwuid(os.getuid()).pw_name
+        user = _user()
         return NoManager(
             f"systemd does not run for this user, or cannot be reached: {why}",
             f"log in as {user} itself (not by su or sudo), or: sudo loginctl enable-linger {user}; "
@@ -120,7 +130,8 @@ class Systemd:
         return [self._must("daemon-reload"), self._must("enable", SERVICE)]
 
     def disable(self) -> list[str]:
-        return [self._must("disable", SERVICE, SOCKET)]
+        there = [unit for unit in (SERVICE, SOCKET) if self._file_of(unit)]
+        return [self._must("disable", *there)] if there else []
 
     def forget(self) -> None:
         for wanted in _WANTS:
@@ -144,17 +155,38 @@ class Systemd:
             self._must("daemon-reload")
         # A limit that was reached by failures that are mended now, or by this very command given often.
         self._run("reset-failed", *UNITS)
-        self._must("start", SOCKET)
-        done = self._run(verb, SERVICE)
-        if done.returncode:
-            state = self.state()
-            why = state.said or f"{state.result or state.active}, see the log"
-            raise NotRunning(
-                f"systemd did not {verb} {SERVICE}: {one_line(why)}", f"journalctl --user -u {SERVICE} -n 20"
-            )
+        self._ask("start", SOCKET)
+        self._ask(verb, SERVICE)
+        if not _listens():
+            # Somebody has removed the socket's path, or bound another one there; systemd doesn't look.
+            self.stop()
+            self._ask("start", SOCKET)
+            self._ask("start", SERVICE)
+
+    def _ask(self, verb: str, unit: str) -> None:
+        """Start or restart the unit. Raises `NotRunning` with the reason that the daemon, or else systemd, gives."""
+        done = self._run(verb, unit)
+        if not done.returncode:
+            return
+        facts = self._show("StatusText", "Result", "LoadState", unit=unit)
+        why, hint = cure(facts.get("StatusText", ""))
+        if facts.get("LoadState") == "masked":
+            why, hint = "it is masked", f"systemctl --user unmask {unit}"
+        elif not why:
+            why = _result(facts) or done.stderr.strip() or f"exit {done.returncode}"
+            hint = LOG if unit == SERVICE else f"systemctl --user status {unit}"
+        raise NotRunning(f"systemd did not {verb} {unit}: {one_line(why)}", f"{hint}; then: meshctl service {verb}")
 
     def stop(self) -> None:
-        self._must("stop", SOCKET, SERVICE)
+        # systemd closes the socket last of all, and turns away who comes until then, again and again, as if the daemon
+        # had crashed. Whoever finds no path knows at once that there is nobody.
+        if by_hand(self.state().pid) is None:  # else it is that one's path
+            with contextlib.suppress(OSError):
+                os.unlink(_path())
+        arguments = ("stop", SOCKET, SERVICE)
+        done = self._run(*arguments)
+        if done.returncode not in (0, _NOT_LOADED):
+            raise self._refused(arguments, done)
 
     def state(self) -> State:
         facts = self._show("ActiveState", "MainPID", "NRestarts", "StatusText", "Result", "NeedDaemonReload")
@@ -165,7 +197,7 @@ class Systemd:
             enabled=self.is_enabled(),
             restarts=int(restarts) if restarts.isdigit() else None,
             said=facts.get("StatusText", ""),
-            result=facts.get("Result", ""),
+            result=_result(facts),
             stale=facts.get("NeedDaemonReload") == "yes",
         )
 
@@ -173,7 +205,7 @@ class Systemd:
         return any(self._show("NeedDaemonReload", unit=unit).get("NeedDaemonReload") == "yes" for unit in UNITS)
 
     def lasting(self) -> dict[str, Any]:
-        user = pwd.getpwuid(os.getuid()).pw_name
+        user = _user()
         known = os.path.isdir(os.path.dirname(_LINGER))
         return {
             "lasts": os.path.exists(os.path.join(_LINGER, user)) if known else None,
@@ -186,7 +218,7 @@ class Systemd:
         command = self.lasting()["command"].split()
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
-            why = done.stderr.strip() if done.returncode else ""
+            why = (done.stderr.strip() or f"exit {done.returncode}") if done.returncode else ""
         except (OSError, subprocess.TimeoutExpired) as error:
             why = str(error)
         if why:
@@ -204,11 +236,15 @@ class Systemd:
         """Run it; the command line. Raises `NoManager` if systemd refuses."""
         done = self._run(*arguments)
         if done.returncode:
-            why = one_line(done.stderr.strip() or f"exit {done.returncode}")
-            raise NoManager(
-                f"systemctl --user {' '.join(arguments)} failed: {why}", "systemctl --user status meshd.socket"
-            )
+            raise self._refused(arguments, done)
         return f"systemctl --user {' '.join(arguments)}"
+
+    @staticmethod
+    def _refused(arguments: Sequence[str], done: subprocess.CompletedProcess[str]) -> NoManager:
+        why = one_line(done.stderr.strip() or f"exit {done.returncode}")
+        return NoManager(
+            f"systemctl --user {' '.join(arguments)} failed: {why}", f"systemctl --user status {' '.join(UNITS)}"
+        )
 
     @staticmethod
     def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -216,7 +252,41 @@ class Systemd:
         command = ["systemctl", "--user", "--no-ask-password", *arguments]
         try:
             return subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="surrogateescape",  # a unit's file may hold anything, and systemctl quotes it
+                timeout=_TIMEOUT,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NoManager(f"cannot run systemctl: {error}", NEXT_WITHOUT) from None
+
+
+def _path() -> str:
+    """Of the socket, as its unit names it."""
+    return os.path.join(runtime_dir(), paths.APP, "meshd.sock")
+
+
+def _listens() -> bool:
+    """Whether the path of the socket leads to anybody. To be asked of a service that runs: else it starts it."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(_path())
+        except OSError:
+            return False
+    return True
+
+
+def _result(facts: Mapping[str, str]) -> str:
+    """systemd's word for how the unit ended, as in `start-limit-hit`; empty if that was no failure."""
+    return facts.get("Result", "").replace("success", "")
+
+
+def _user() -> str:
+    """The name, or the number where nobody has named it, as in a container: loginctl takes both."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

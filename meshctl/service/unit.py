@@ -20,12 +20,13 @@ def effective(name: str, environment: dict[str, str]) -> str:
     value = environment.get(name, "")
     home = environment.get("HOME") or os.path.expanduser("~")
     defaults = {
+        "HOME": home,
         "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}",
         "XDG_CONFIG_HOME": os.path.join(home, ".config"),
         "XDG_STATE_HOME": os.path.join(home, ".local", "state"),
         "XDG_CACHE_HOME": os.path.join(home, ".cache"),
     }
-    return os.path.normpath(value or defaults.get(name, ""))
+    return os.path.normpath(value or defaults[name])
 
 
 def unquoted(value: str) -> str:

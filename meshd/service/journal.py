@@ -15,20 +15,18 @@ from typing import Any
 # What `extra` may tell of a record -> the journal's field.
 FIELDS = {"agent": "AGENT_MESH_AGENT", "event": "AGENT_MESH_EVENT", "message_id": "AGENT_MESH_MESSAGE_ID"}
 IDENTIFIER = "meshd"
+PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # where nobody adds time and level
 
 
 def handler(environ: Mapping[str, str] = os.environ, stderr: int = 2) -> logging.Handler:
     """The journal's own protocol where that is what standard error leads to; else plain standard error."""
+    made: logging.Handler = logging.StreamHandler()
     if not leads_to_journal(environ, stderr):
-        plain = logging.StreamHandler()
-        plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        return plain
-    made: logging.Handler
+        made.setFormatter(logging.Formatter(PLAIN))
+        return made
     try:
         made = JournalHandler(importlib.import_module("systemd.journal").send)
-        made.setFormatter(logging.Formatter("%(message)s"))
     except ImportError:
-        made = logging.StreamHandler()
         made.setFormatter(_WithPriority("%(name)s: %(message)s"))
     return made
 

@@ -1,20 +1,21 @@
 """What a service says to systemd: `READY=1`, `STATUS=…`, `WATCHDOG=1`, `STOPPING=1` (sd_notify(3)).
 
-libsystemd says it if the extra `systemd` is installed. Without, the same datagram is made here, so that
-`Type=notify` works in every installation.
+Each state is a datagram that is made here, so `Type=notify` works in every installation. libsystemd's own function
+waits when the manager's queue is full, and the event loop with it: it is not used where it is installed either.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import socket
 from collections.abc import Callable, Mapping
 
 from meshd.core.text import one_line
 
-Say = Callable[[str], bool]
+Say = Callable[[str], None]
+# In a status, between what is wrong and what to do about it.
+NEXT = "; next: "
 
 
 class Notifier:
@@ -47,22 +48,12 @@ def notifier(environ: Mapping[str, str] = os.environ) -> Notifier:
     address = environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):  # a path, or a name without a file; nothing else is known here
         return Notifier(None)
-    try:
-        say: Say = importlib.import_module("systemd.daemon").notify
-    except ImportError:
-        say = _datagram(address)
-    return Notifier(say)
-
-
-def _datagram(address: str) -> Say:
-    """sd_notify(3) itself: each state is one datagram to the manager's socket."""
     target = b"\0" + os.fsencode(address[1:]) if address[0] == "@" else os.fsencode(address)
 
-    def say(state: str) -> bool:
+    def say(state: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             # A manager that is stopped must not stop us: what does not fit into its queue is not said.
             client.setblocking(False)
             client.sendto(state.encode("utf-8", "replace"), target)
-        return True
 
-    return say
+    return Notifier(say)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
 import time
 
-from meshd.disk.files import Lock
+from meshd.disk.files import Lock, holder
 from meshd.errors import AlreadyRunning, ConfigError
 
 log = logging.getLogger("meshd.service")
@@ -22,9 +21,11 @@ PATIENCE = 40.0  # seconds that a daemon may take to give up its leases and to s
 
 
 def take_over(lock: Lock) -> None:
-    """Acquire the lock; end its holder if there is one, and wait. Blocks.
+    """Acquire the lock; end its holder by SIGTERM if there is one, and wait. Blocks.
 
-    Raises `ConfigError` if the holder does not end or cannot be told to.
+    Raises `ConfigError` if the holder does not end or cannot be told to. It may have ended since we looked, and its
+    number been given to another process: that takes longer than the microseconds between, because a number is not
+    used again before all others were.
     """
     until = time.monotonic() + PATIENCE
     told: int | None = None
@@ -33,54 +34,17 @@ def take_over(lock: Lock) -> None:
             lock.acquire()
             return
         except AlreadyRunning as error:
-            pid = error.data.get("pid")
             if time.monotonic() > until:
+                pid = error.data.get("pid")
                 raise ConfigError(
                     f"{error.message}; it has not ended within {PATIENCE:g} s",
                     f"kill -9 {pid}; meshctl service restart" if pid else "meshctl doctor",
                 ) from None
-        if pid is not None and pid != told and _holds(pid, lock.path):
-            told = pid
-            log.info("a daemon that was started by hand runs (pid %d): it is ended, its agents go on here", pid)
-            _end(pid, until)
-        else:
-            time.sleep(0.05)  # a lock tells nobody that it was let go
-
-
-def _holds(pid: int, path: str) -> bool:
-    """Whether that process has the lock's file open: a number from another container means somebody else here."""
-    folder = f"/proc/{pid}/fd"
-    try:
-        wanted = os.stat(path)
-        # Without a /proc, as on macOS, nobody else's numbers can be in the file.
-        return not os.path.isdir("/proc/self") or any(_is(f"{folder}/{fd}", wanted) for fd in os.listdir(folder))
-    except OSError:
-        return False
-
-
-def _is(path: str, wanted: os.stat_result) -> bool:
-    with contextlib.suppress(OSError):  # closed since it was listed
-        return os.path.samestat(os.stat(path), wanted)
-    return False
-
-
-def _end(pid: int, until: float) -> None:
-    """SIGTERM, and wait for the process to go, at the longest `until`.
-
-    It may have ended since we looked, and its number been given to another process: that takes longer than the
-    microseconds between, because a number is not used again before all others were.
-    """
-    if not hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGTERM)
-        return
-    try:
-        process = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(process, signal.SIGTERM)
-        select.select([process], [], [], max(0.0, until - time.monotonic()))
-    finally:
-        os.close(process)
+        # A number that another container has written into the lock means somebody else here: such one is not touched.
+        running = holder(lock.path)
+        if running is not None and running != told:
+            told = running
+            log.info("a daemon that was started by hand runs (pid %d): it is ended, its agents go on here", running)
+            with contextlib.suppress(OSError):
+                os.kill(running, signal.SIGTERM)
+        time.sleep(0.05)  # a lock tells nobody that it was let go

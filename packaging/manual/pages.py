@@ -13,7 +13,8 @@ from meshd.settings import ENVIRONMENT_ONLY, Settings
 _KINDS = {str: "text", int: "number", bool: "true or false"}
 # What `meshd --help` tells too: its parser lives in a module that needs more than a build has.
 MESHD_OPTIONS = {
-    "--log-file FILE": "write the log to *FILE*, with three old ones of 1 MiB kept; without it, to standard error",
+    "--log-file FILE": "write the log to *FILE*, with three old ones of 1 MiB kept; without it, to standard error, and "
+    "under launchd to where `meshctl logs` looks",
     "--log-level LEVEL": "`debug`, `info`, `warning` or `error`; default `info`",
     "--ready-fd FD": "write `ready` to this file descriptor once the socket listens, or why it does not",
     "--version": "print the version",

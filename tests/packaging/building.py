@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 # Everything that an installation has below its `share`.
@@ -39,6 +42,20 @@ def run(*command: str | Path, cwd: Path = ROOT, env: Mapping[str, str] | None = 
     )
     assert done.returncode == 0, f"{command}: exit {done.returncode}: {done.stdout[-4000:]}{done.stderr[-4000:]}"
     return done.stdout
+
+
+def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """A folder that `build` has filled: once, however many processes run the tests; the others wait for it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = Path(f"{folder}.unfinished")
+            unfinished.mkdir()
+            build(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def files_below(folder: Path) -> set[str]:

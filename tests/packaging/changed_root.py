@@ -25,17 +25,18 @@ find . ! -type d
 """
 
 
-def run_inside(folder: Path, script: str, given: Path) -> tuple[str, set[str]]:
+def run_inside(folder: Path, script: str, *given: Path) -> tuple[str, set[str]]:
     """What the shell script prints, and the files that it has changed, removed or left, outside of /tmp and /run.
 
-    `given` is a file that is in its /tmp. Skips where nobody may mount: as another user than root it takes a kernel
+    The `given` files are in its /tmp. Skips where nobody may mount: as another user than root it takes a kernel
     that lets users do so.
     """
     handed = folder / "root.given"
     handed.mkdir(parents=True)
     (folder / "root").mkdir()
     (handed / "home").mkdir()
-    (handed / given.name).write_bytes(given.read_bytes())
+    for file in given:
+        (handed / file.name).write_bytes(file.read_bytes())
     (handed / "script").write_text(f"set -eu\nmkdir -m 700 /run/user\n{script}")
     command: list[str | Path] = [*mounting(folder / "root"), "sh", "-c", _SCRIPT, "sh", folder / "root"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The Debian package: built, installed into a copy of this machine's root, used there, and removed."""
+"""The Debian package: built, installed into a copy of this machine's root, used there, upgraded, and removed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshd import __version__
-from tests.packaging.building import ROOT, run
+from tests.packaging.building import ROOT, once, run
 from tests.packaging.changed_root import run_inside
 
 pytestmark = pytest.mark.timeout(600)  # pip downloads
@@ -27,10 +27,15 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     version = "import sys; sys.exit(sys.version_info < (3, 11))"
     if subprocess.run([PYTHON, "-c", version], check=False).returncode:
         pytest.skip("Debian's own Python is not there, or older than 3.11")
-    folder = tmp_path_factory.mktemp("deb")
+    folder = once(tmp_path_factory, "deb", build)
+    (made,) = folder.glob("*.deb")
+    return made
+
+
+def build(folder: Path) -> None:
     env = {"PIP": f"{sys.executable} -m pip", "DEBEMAIL": "maintainer@agent-mesh.dev"}
     said = run(ROOT / "packaging" / "deb" / "build", folder, cwd=folder, env=env)
-    return Path(said.strip())
+    assert Path(said.strip()).parent == folder
 
 
 def test_it_is_named_for_the_version_and_says_what_it_needs(package: Path) -> None:
@@ -99,4 +104,35 @@ def test_it_installs_works_and_leaves_nothing(package: Path, tmp_path: Path) -> 
     if shutil.which("man"):
         for what in ("meshctl - messages between", "meshd - the daemon", "agent-mesh.toml - the configuration"):
             assert what in out
+    assert {name for name in changed if not name.startswith(BOOKS)} == set()
+
+
+UPGRADE = """
+dpkg -i /tmp/older.deb > /dev/null
+test -e /usr/lib/agent-mesh/left-over
+meshctl send bob hello --from alice --id an-id
+meshctl register bob
+dpkg -i /tmp/agent-mesh_*.deb > /dev/null
+dpkg --verify agent-mesh
+dpkg-query -W -f 'now ${Version} ${Status}\\n' agent-mesh
+test ! -e /usr/lib/agent-mesh/left-over
+meshctl down
+meshctl inbox bob
+meshctl down
+dpkg -r agent-mesh > /dev/null
+! dpkg-query -W agent-mesh 2> /dev/null
+test -d /tmp/home/.local/state/agent-mesh
+"""
+
+
+def test_it_upgrades_an_older_one_and_its_removal_leaves_the_mail(package: Path, tmp_path: Path) -> None:
+    """While a daemon of the older one runs. There is no difference between remove and purge: it has no conffiles."""
+    run("dpkg-deb", "--raw-extract", package, tmp_path / "raw")
+    control = tmp_path / "raw" / "DEBIAN" / "control"
+    control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 0.0.1-1", control.read_text()))
+    (tmp_path / "raw" / "usr" / "lib" / "agent-mesh" / "left-over").touch()
+    run("dpkg-deb", "--root-owner-group", "-Znone", "--build", tmp_path / "raw", tmp_path / "older.deb")
+    out, changed = run_inside(tmp_path, UPGRADE, tmp_path / "older.deb", package)
+    assert f"now {__version__}-1 install ok installed\n" in out
+    assert "[DIRECT from alice] hello\n" in out
     assert {name for name in changed if not name.startswith(BOOKS)} == set()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helper import Home
-from tests.service.user_manager import UserManager
+from tests.helper import Home, Store, a_home
+from tests.service.user_manager import UserManager, why_not
 
 PROGRAM = [sys.executable, "-m", "meshctl", "service"]
 
@@ -90,6 +90,22 @@ def test_a_service_for_another_home_is_refused(served: Home, manager: UserManage
     assert not (tmp_path / "other").exists()
 
 
+def test_any_home_has_a_service(tmp_path: Path, mesh_store: Store, prefix: str) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    with a_home(tmp_path / "a b%h'\"$x;é\\") as home:
+        home.config.parent.mkdir(parents=True)
+        home.config.write_text(f'redis_url = "{mesh_store.url}"\nprefix = "{prefix}"\n')
+        with UserManager(home) as manager:
+            if path := os.environ.get("PYTHONPATH"):
+                manager.drop_in(f"Environment=PYTHONPATH={path}")
+            manager.meshctl("service", "install")
+            assert manager.meshctl("service", "install").startswith("installed already, and running\n")
+            assert manager.meshctl("send", "bob", "hello", "--from", "alice", AGENT_MESH_NO_AUTOSTART="1")
+            assert manager.meshctl("service", "uninstall").startswith("stopped meshd\n")
+            assert not manager.unit().exists()
+
+
 def test_a_read_only_home_is_named(served: Home, manager: UserManager) -> None:
     folder = manager.unit().parent
     script = 'mount -t tmpfs -o ro tmpfs "$1"; shift; exec "$@" install'
@@ -109,6 +125,80 @@ def test_variables_of_the_shell_are_named_and_not_copied(served: Home, manager: 
     assert "hunter2" not in said + manager.unit().read_text()
     done = manager.run("who", AGENT_MESH_PREFIX="other")
     assert done.stderr.endswith(f"to change it: write {served.config}, then: meshctl service restart\n")
+
+
+@pytest.mark.parametrize("unit", ["meshd.service", "meshd.socket"])
+def test_a_masked_unit_stays_masked_and_the_command_that_undoes_it_is_named(
+    served: Home, manager: UserManager, unit: str
+) -> None:
+    """Its owner has forbidden it: not even --force goes over that."""
+    assert manager.ctl("mask", unit).returncode == 0
+    unmask = f"systemctl --user unmask {unit}"
+    for options in ((), ("--force",)):
+        done = manager.run("service", "install", *options)
+        assert done.returncode == 1
+        assert done.stderr == f"{manager.unit(unit)} is masked; it was left as it is\n  next: {unmask}, then repeat\n"
+    assert f"{manager.unit(unit)}: masked\n  next: {unmask}\nnot installed\n" in manager.meshctl(
+        "service", "status", code=1
+    )
+    assert manager.meshctl("service", "uninstall") == "not installed\n"
+    assert os.path.islink(manager.unit(unit))
+    assert manager.inside(*unmask.split()).returncode == 0
+    assert "started meshd" in manager.meshctl("service", "install")
+
+
+def test_a_unit_that_was_masked_later_does_not_start(served: Home, manager: UserManager) -> None:
+    manager.meshctl("service", "install")
+    manager.meshctl("service", "stop")
+    manager.unit().unlink()
+    manager.unit().symlink_to(os.devnull)
+    done = manager.run("service", "start")
+    assert done.returncode == 3
+    assert done.stderr == "the service is not installed\n  next: meshctl service install\n"
+    assert manager.run("send", "bob", "hello").returncode == 0
+    with served.rpc() as rpc:
+        assert rpc.call("hello")["managed_by"] == "user"
+    manager.meshctl("service", "uninstall")
+    assert os.path.islink(manager.unit())
+    assert not manager.unit("meshd.socket").exists()
+
+
+def test_what_somebody_has_removed_is_uninstalled_to_the_end(served: Home, manager: UserManager) -> None:
+    """Links to units that are no more, in which every command would run, go with it."""
+    manager.meshctl("service", "install")
+    manager.meshctl("service", "stop")
+    for unit in ("meshd.service", "meshd.socket"):
+        manager.unit(unit).unlink()
+    manager.ctl("daemon-reload")
+    done = manager.run("send", "bob", "hello", "--from", "bob")
+    assert (done.returncode, "the service did not start" in done.stderr) == (0, False)
+    assert manager.run("service", "uninstall").returncode == 0
+    assert not [path for path in manager.unit().parent.rglob("*.wants/*") if path.is_symlink()]
+
+
+def test_nothing_is_there_to_be_stopped(served: Home, manager: UserManager) -> None:
+    """And what was started by hand is not the service's."""
+    served.start()
+    assert manager.meshctl("service", "stop") == "not installed\n"
+    assert served.json("status")["pid"]
+
+
+def test_a_user_without_a_name_has_a_service_too(served: Home, manager: UserManager) -> None:
+    """As in a container that was started with a number: loginctl takes it."""
+    nobody = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+    done = manager.inside(*nobody, *PROGRAM, "install")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("loginctl enable-linger 54321\n")
+
+
+def test_a_shell_with_another_socket_is_told_so(served: Home, manager: UserManager) -> None:
+    elsewhere = os.path.join(os.path.dirname(served.socket), "elsewhere.sock")
+    said = "unset AGENT_MESH_SOCKET: the service has a socket of its own\n"
+    done = manager.run("service", "install", AGENT_MESH_SOCKET=elsewhere)
+    assert done.returncode == 3
+    assert done.stderr == f"systemd has started it, and nothing listens on {elsewhere}\n  next: {said}"
+    assert said in manager.meshctl("service", "status", code=3, AGENT_MESH_SOCKET=elsewhere)
+    assert manager.meshctl("service", "status")
 
 
 def test_linger_is_told_and_turned_on_when_asked(served: Home, manager: UserManager) -> None:
@@ -132,9 +222,19 @@ def test_linger_is_told_and_turned_on_when_asked(served: Home, manager: UserMana
     assert lines[-1] == "goes on after logout"
 
 
-def test_linger_that_cannot_be_turned_on_is_an_error_and_the_service_runs(served: Home, manager: UserManager) -> None:
-    script = 'mount -t tmpfs tmpfs /var/lib/systemd; exec "$@" install --linger'
-    done = manager.inside("unshare", "-m", "sh", "-c", script, "sh", *PROGRAM)
+@pytest.mark.parametrize("loginctl", ["as it is", "fails in silence", "missing"])
+def test_linger_that_cannot_be_turned_on_is_an_error_and_the_service_runs(
+    served: Home, manager: UserManager, loginctl: str
+) -> None:
+    folder = served.path / "bin"
+    folder.mkdir()
+    (folder / "systemctl").symlink_to(str(shutil.which("systemctl")))
+    path = {"as it is": served.env["PATH"], "missing": str(folder)}.get(loginctl, f"{folder}:{served.env['PATH']}")
+    if loginctl == "fails in silence":
+        (folder / "loginctl").write_text("#!/bin/sh\nexit 1\n")
+        (folder / "loginctl").chmod(0o755)
+    script = 'mount -t tmpfs tmpfs /var/lib/systemd; PATH=$1; shift; exec "$@" install --linger'
+    done = manager.inside("unshare", "-m", "sh", "-c", script, "sh", path, *PROGRAM)
     assert done.returncode == 1
     assert done.stderr.startswith("linger was not turned on: ")
     assert done.stderr.endswith("  next: sudo loginctl enable-linger root\n")

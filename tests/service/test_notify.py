@@ -1,4 +1,4 @@
-"""What the daemon says to a manager: the datagrams of sd_notify(3), with libsystemd and without."""
+"""What the daemon says to a manager: the datagrams of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,15 @@ import contextlib
 import os
 import secrets
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from meshd.service import status, watchdog
-from meshd.service.notify import Notifier, Say, notifier
+from meshd.service.notify import Notifier, notifier
 from tests.helper import Home, eventually, wait_until
-
-WITHOUT = """
-import sys
-sys.modules["systemd.daemon"] = None
-from meshd.service.notify import notifier
-tell = notifier()
-tell.tell("READY=1")
-tell.status("one\\ntwo")
-tell.status("one\\ntwo")
-"""
 
 
 class Listening:
@@ -62,28 +49,13 @@ def listening(request: pytest.FixtureRequest) -> Iterator[Listening]:
         yield stack.enter_context(Listening(address))
 
 
-def hearing(heard: list[str]) -> Say:
-    def hear(state: str) -> bool:
-        heard.append(state)
-        return True
-
-    return hear
-
-
-def test_without_libsystemd_the_same_is_said(listening: Listening) -> None:
+def test_what_is_told_is_one_datagram_each(listening: Listening) -> None:
     """A line break cannot forge another variable; and what has not changed is not said again."""
-    env = {**os.environ, "NOTIFY_SOCKET": listening.address}
-    subprocess.run([sys.executable, "-c", WITHOUT], env=env, check=True, timeout=30)
-    assert listening.all() == ["READY=1", "STATUS=one\\ntwo"]
-
-
-def test_with_libsystemd(listening: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("systemd.daemon", reason="systemd-python is not installed")
-    monkeypatch.setenv("NOTIFY_SOCKET", listening.address)
-    tell = notifier()
+    tell = notifier({"NOTIFY_SOCKET": listening.address})
     tell.tell("READY=1")
-    tell.status("well")
-    assert listening.all() == ["READY=1", "STATUS=well"]
+    tell.status("one\ntwo")
+    tell.status("one\ntwo")
+    assert listening.all() == ["READY=1", "STATUS=one\\ntwo"]
 
 
 def test_nobody_is_told_where_nobody_asked() -> None:
@@ -92,14 +64,13 @@ def test_nobody_is_told_where_nobody_asked() -> None:
         notifier(environ).tell("READY=1")
 
 
-def test_a_manager_that_has_gone_or_does_not_listen_hinders_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "systemd.daemon", None)
+def test_a_manager_that_has_gone_or_does_not_listen_hinders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd-python is installed, too: its own function would wait for ever."""
     with tempfile.TemporaryDirectory(prefix="mn") as folder:
         notifier({"NOTIFY_SOCKET": f"{folder}/none"}).tell("READY=1")
         with Listening(f"{folder}/full") as full:
-            tell = notifier({"NOTIFY_SOCKET": full.address})
+            monkeypatch.setenv("NOTIFY_SOCKET", full.address)
+            tell = notifier()
             started = time.monotonic()
             for _ in range(10_000):
                 tell.tell("WATCHDOG=1")
@@ -126,7 +97,7 @@ def test_the_watchdog_is_fed_three_times_as_often_as_it_asks(environ: dict[str, 
 async def test_the_watchdog_is_not_fed_while_something_is_stuck(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[str] = []
     stuck: list[str] = []
-    task = asyncio.create_task(watchdog.feed(Notifier(hearing(heard)), 0.01, lambda: stuck))
+    task = asyncio.create_task(watchdog.feed(Notifier(heard.append), 0.01, lambda: stuck))
     try:
         await eventually(lambda: len(heard) >= 3, "it is fed")
         stuck.append("agent bob")
@@ -148,7 +119,7 @@ async def test_status_is_said_when_something_changed_and_a_flood_is_one_line(mon
     monkeypatch.setattr(status, "PAUSE", 0.1)
     heard: list[str] = []
     changed, number = asyncio.Event(), 0
-    task = asyncio.create_task(status.show(Notifier(hearing(heard)), changed, lambda: f"{number} agents", 3600))
+    task = asyncio.create_task(status.show(Notifier(heard.append), changed, lambda: f"{number} agents", 3600))
     try:
         await eventually(lambda: heard == ["STATUS=0 agents"], "it is said at once")
         for number in range(1, 1000):  # noqa: B007 - read by the lambda
@@ -172,8 +143,21 @@ def test_a_daemon_under_any_notify_manager(home: Home) -> None:
         wait_until(lambda: manager.all().count("WATCHDOG=1") > count + 3, "the watchdog is fed")
         assert home.stop() == 0
         said = manager.all()
-        assert said[-1] == "STOPPING=1\nSTATUS=stopping"
-        assert said.index("READY=1") < said.index("STOPPING=1\nSTATUS=stopping")
+        # The last word, and it leaves no status behind of a daemon that has gone.
+        assert said[-1] == "STOPPING=1\nSTATUS="
+        assert said.count("READY=1") == said.count("STOPPING=1\nSTATUS=") == 1
+
+
+def test_a_status_that_fails_is_a_failure_of_the_daemon(home: Home) -> None:
+    """Else it would end as if it had been asked to, and no manager would start it again."""
+    (home.path / "sitecustomize.py").write_text(
+        "from meshd.service import status\ndef line(*facts): raise LookupError('no line')\nstatus.line = line\n"
+    )
+    path = os.pathsep.join([str(home.path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with tempfile.TemporaryDirectory(prefix="mn") as folder, Listening(f"{folder}/notify") as manager:
+        home.env |= {"NOTIFY_SOCKET": manager.address, "PYTHONPATH": path}
+        assert home.start().wait(20) == 1
+        assert "LookupError: no line" in home.log()
 
 
 def test_a_daemon_that_a_command_of_another_service_starts_does_not_speak_for_it(home: Home) -> None:

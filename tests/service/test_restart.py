@@ -15,11 +15,16 @@ from tests.service.user_manager import UserManager
 SENDERS = 4
 
 
-class Senders:
-    """Clients that send one message after another, numbered, and never start a daemon themselves."""
+# A call that was under way when the daemon was stopped on purpose.
+STOPPED = "the daemon was stopped before this was answered\n  next: meshctl status\n"
 
-    def __init__(self, home: Home) -> None:
+
+class Senders:
+    """Clients that send one message after another, numbered. Unless told otherwise, they start no daemon themselves."""
+
+    def __init__(self, home: Home, **variables: str) -> None:
         self.home = home
+        self.variables = {"AGENT_MESH_NO_AUTOSTART": "1"} | variables
         self.sent: dict[str, int] = {f"s{k}": 0 for k in range(SENDERS)}
         self.failed: list[str] = []
         self._stop = threading.Event()
@@ -27,7 +32,10 @@ class Senders:
     def _send(self, name: str) -> None:
         while not self._stop.is_set() and not self.failed:
             text = f"{name} {self.sent[name]}"
-            done = self.home.run("send", "bob", text, "--from", name, AGENT_MESH_NO_AUTOSTART="1")
+            send = ("send", "bob", text, "--from", name, "--id", text.replace(" ", "-"))
+            done = self.home.run(*send, **self.variables)
+            if done.returncode == 4 and done.stderr == STOPPED and self.variables["AGENT_MESH_NO_AUTOSTART"] == "0":
+                continue  # the same again, under its id
             if done.returncode != 0:
                 self.failed.append(f"{text}: exit {done.returncode}: {done.stdout}{done.stderr}")
             else:
@@ -76,6 +84,21 @@ def test_restarts_under_load_lose_nothing_and_refuse_nobody(lone: Home) -> None:
                 wait_until(functools.partial(senders.have_sent, wanted), "they go on")
         assert len(pids) == 6
         senders.check()
+
+
+def test_stopped_and_uninstalled_under_load_it_is_gone_and_nothing_is_lost(served: Home, manager: UserManager) -> None:
+    """Who comes meanwhile starts the daemon again: after the end, by whatever is there then, and not in its midst."""
+    manager.meshctl("register", "bob")
+    senders = Senders(served, AGENT_MESH_NO_AUTOSTART="0")
+    with senders.at_work():
+        for _ in range(2):
+            for action in ("install", "stop", "uninstall"):
+                manager.meshctl("service", action)
+                wanted = {name: count + 2 for name, count in senders.sent.items()}  # one begins after that, and ends
+                if action == "uninstall":
+                    assert (manager.pid, manager.show("LoadState")) == (0, "not-found")
+                wait_until(functools.partial(senders.have_sent, wanted), "they go on")
+    senders.check()
 
 
 def test_a_daemon_started_by_hand_hands_over_to_the_service_under_load(served: Home, manager: UserManager) -> None:
@@ -163,8 +186,10 @@ def test_a_service_that_cannot_start_is_replaced_by_hand_and_never_runs_beside(
     with served.rpc() as rpc:
         assert rpc.call("hello")["managed_by"] == "user"
     assert {manager.show("ActiveState", unit) for unit in ("meshd.socket", "meshd.service")} <= {"inactive", "failed"}
+    assert "removed" in manager.meshctl("service", "uninstall")
+    assert manager.meshctl("inbox", "bob", "--peek", AGENT_MESH_NO_AUTOSTART="1") == "[DIRECT from cli] hello\n"
     manager.drop_in()
-    assert "ended the daemon that was started by hand" in manager.meshctl("service", "start")
+    assert "ended the daemon that was started by hand" in manager.meshctl("service", "install")
     assert manager.meshctl("inbox", "bob") == "[DIRECT from cli] hello\n"
 
 

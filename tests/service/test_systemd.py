@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -78,7 +79,7 @@ def test_the_watchdog_ends_a_daemon_that_hangs_and_another_goes_on(served: Home,
     assert manager.pid not in (0, old)
     assert manager.show("NRestarts") == "1"
     assert not os.path.exists(f"/proc/{old}")
-    assert "started again 1 times after a failure" in manager.meshctl("service", "status")
+    assert "started again once after a failure" in manager.meshctl("service", "status")
 
 
 def test_a_daemon_that_is_killed_is_started_again_and_finds_its_store(lone: Home) -> None:
@@ -169,6 +170,44 @@ def test_who_waits_is_not_disturbed_by_a_restart(served: Home, manager: UserMana
         assert listening.end()[:2] == (0, "[DIRECT from alice] hello\n")
 
 
+def test_one_that_hangs_is_stopped_at_once(served: Home, manager: UserManager) -> None:
+    """It is not asked first: systemd has the means, and waits as long as the unit allows, and no longer."""
+    manager.meshctl("service", "install")
+    os.kill(manager.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert manager.meshctl("service", "stop") == "stopped meshd\n"
+    assert time.monotonic() - began < 20
+    assert manager.pid == 0
+
+
+@pytest.mark.parametrize("how", ["service restart", "service start", "service install", "send bob hello"])
+def test_a_socket_whose_path_was_taken_away_is_made_anew(served: Home, manager: UserManager, how: str) -> None:
+    """systemd goes on listening where nobody can come, and calls that active."""
+    manager.meshctl("service", "install")
+    os.unlink(served.socket)
+    lost = f"nothing listens on {served.socket}\n  next: meshctl service restart\n"
+    assert manager.meshctl("service", "status", code=3).endswith(lost)
+    manager.meshctl(*how.split())
+    with served.rpc() as rpc:
+        assert rpc.call("hello")["pid"] == manager.pid
+
+
+def test_down_ends_one_by_hand_that_has_taken_the_path_of_the_socket(served: Home, manager: UserManager) -> None:
+    """The manager's socket is let go only where nobody is behind the path: it would take that with it."""
+    manager.meshctl("service", "install")
+    manager.ctl("stop", "meshd.service")
+    daemon = served.start()
+    by_hand = f"systemd: inactive\n.*a daemon that was started by hand runs \\(pid {daemon.pid}\\)\n"
+    assert re.search(by_hand, manager.meshctl("service", "status", code=3), re.DOTALL)
+    said = f"the service does not run; a daemon that was started by hand does (pid {daemon.pid})\n"
+    assert manager.meshctl("service", "stop") == f"{said}  next: meshctl down\n"
+    assert manager.meshctl("down") == "meshd stopped\n"
+    assert daemon.wait(10) == 0
+    assert manager.run("send", "bob", "hello").returncode == 0
+    with served.rpc() as rpc:
+        assert rpc.call("hello")["managed_by"] == "systemd"
+
+
 def test_down_says_that_it_is_a_service(served: Home, manager: UserManager) -> None:
     """The socket goes with it: else the next connection, even one that only looks, would start it again."""
     manager.meshctl("service", "install")
@@ -224,7 +263,13 @@ def test_a_configuration_that_cannot_work_is_said_and_not_tried_for_ever(served:
     done = manager.run("service", "start")
     assert done.returncode == 3
     assert "unknown key 'nonsense'" in done.stderr
+    cure = done.stderr.partition("  next: ")[2]
+    assert cure.startswith("known: redis_url, ")
+    assert cure.endswith("; then: meshctl service start\n")
     assert manager.show("NRestarts") == "0"
+    status = manager.meshctl("service", "status", code=3)
+    assert "systemd: failed: " in status
+    assert status.endswith(f"  next: {cure}")
     done = manager.run("send", "bob", "hello")
     assert done.returncode == 3
     assert "unknown key 'nonsense'" in done.stderr

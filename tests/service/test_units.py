@@ -13,7 +13,7 @@ import pytest
 from meshctl.install.files import NotChanged
 from meshctl.service import systemd
 from meshctl.service.marked import EDITED, FOREIGN, MISSING, OLD, SAME, marked
-from meshctl.service.unit import command_line, quoted, unquoted
+from meshctl.service.unit import command_line, effective, quoted, unquoted
 from tests.helper import Home, Rpc, wait_until
 
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -105,21 +105,32 @@ def test_the_managers_environment_is_read_as_it_is_printed() -> None:
     assert quoted("/a") == "/a"
 
 
+def test_folders_that_are_not_set_are_those_that_are_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/a")
+    assert effective("HOME", {}) == "/home/a"
+    assert effective("XDG_STATE_HOME", {}) == "/home/a/.local/state"
+    assert effective("XDG_STATE_HOME", {"XDG_STATE_HOME": "/x/"}) == "/x"
+    assert effective("XDG_CONFIG_HOME", {"HOME": "/home/b"}) == "/home/b/.config"
+    assert effective("XDG_RUNTIME_DIR", {}) == f"/run/user/{os.getuid()}"
+
+
 def test_the_units_of_a_package_are_used_if_they_are_of_this_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then nothing is written, because a unit of the user's own would stand before the package's for ever."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(systemd, "_SHARED", (str(tmp_path),))
-    monkeypatch.setattr(sys, "argv", ["/opt/mesh/bin/meshctl"])
+    program = Path(sys.executable).parent / "meshd"
+    (tmp_path / "linked").symlink_to(program)
     unit = tmp_path / "meshd.service"
-    unit.write_text("[Service]\nExecStart=/opt/mesh/bin/meshd\n")
     found = systemd.Systemd()
-    assert (found.files(), found.installed(), found.is_enabled()) == ([], str(unit), False)
+    for run in (program, tmp_path / "linked", f"{sys.executable} -P -m meshd"):
+        unit.write_text(f"[Service]\nExecStart={run}\n")
+        assert (found.files(), found.installed(), found.is_enabled()) == ([], str(unit), False)
     (tmp_path / "sockets.target.wants").mkdir()
     (tmp_path / "sockets.target.wants" / "meshd.socket").symlink_to("/nowhere")
     assert found.is_enabled()
-    unit.write_text("[Service]\nExecStart=/usr/bin/meshd\n")
+    unit.write_text("[Service]\nExecStart=/somewhere/else/bin/meshd\n")
     assert [file.state() for file in found.files()] == [MISSING, MISSING]
 
 
