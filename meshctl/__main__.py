@@ -67,9 +67,10 @@ def _run(arguments: list[str]) -> int:
         from meshctl import following
 
         return following.events(arguments, request)
+    looks = name in PROMPT or (name == "who" and "--json" in options)
     resumed, left = False, ATTEMPTS
     while left:
-        connection = connect()
+        connection = None if looks and _would_start() else connect()
         if connection is None:
             from meshctl import local
 
@@ -91,9 +92,21 @@ def _run(arguments: list[str]) -> int:
     raise Lost
 
 
+def _would_start() -> bool:
+    """Whether there is no daemon, and connecting would have a manager start one."""
+    try:
+        with open(paths.socket_path() + ".lock", "rb") as lock:
+            os.kill(int(lock.read(32)), 0)
+        return False
+    except (OSError, ValueError):  # what knows for certain is loaded only now
+        from meshctl.service import manager
+
+        return manager.waiting() is not None
+
+
 def _complete(request: bytes) -> int:
     """What a shell asks while its user waits with a finger on Tab: no daemon is started, and none waited for long."""
-    connection = connect()
+    connection = None if _would_start() else connect()
     if connection is None:
         return 0
     connection.settimeout(COMPLETE_TIMEOUT)

@@ -50,12 +50,16 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
 
 
 def _not_running(parsed: cli.Parsed, resumed: bool) -> int:
+    from meshctl.service.manager import waiting
+
     path = paths.socket_path()
     what = "meshd went away before it answered" if resumed else "meshd is not running"
+    service = waiting()
+    why = f"{service.name} starts it with the next command" if service else f"nothing listens on {path}"
     out = cli.encode({"running": False, "socket": path}) if parsed.json else ""
     if parsed.command.name == "metrics" and not parsed.json:
         out = metrics.render(None)  # a collector wants to know that, too
-    return _print(Printed(out, f"{what}: nothing listens on {path}\n  next: meshctl up\n", 4 if resumed else 3))
+    return _print(Printed(out, f"{what}: {why}\n  next: meshctl up\n", 4 if resumed else 3))
 
 
 def _print(printed: Printed) -> int:

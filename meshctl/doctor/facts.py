@@ -45,7 +45,7 @@ class Facts:
             self.bad_settings = error
         if self.pid is not None and is_stopped(self.pid):
             self.silent = "does not answer"
-        elif self.pid is None and (service := manager.enabled()) is not None:
+        elif (service := manager.waiting()) is not None:
             self.waits = service.name
         else:
             self._ask()

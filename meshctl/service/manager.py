@@ -7,6 +7,8 @@ import sys
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from meshctl.service.marked import Marked
+from meshd import paths
+from meshd.disk.files import holder
 from meshd.errors import MeshError
 from meshd.service.notify import NEXT
 
@@ -108,6 +110,17 @@ def find(platform: str = sys.platform) -> Manager:
 
         return Systemd()
     raise NoManager(f"there is no service manager that agent-mesh knows on {platform}", NEXT_WITHOUT)
+
+
+def waiting() -> Manager | None:
+    """The manager that starts the daemon as soon as somebody connects, while none runs. Who only looks must not."""
+    if holder(paths.socket_path() + ".lock") is not None:
+        return None
+    try:
+        service = enabled()
+        return service if service is not None and service.state().pid is None else None
+    except NoManager:
+        return None
 
 
 LOG = "meshctl logs -n 20"

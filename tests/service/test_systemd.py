@@ -105,6 +105,20 @@ def test_a_connection_starts_it(served: Home, manager: UserManager) -> None:
     assert manager.pid
 
 
+def test_looking_does_not_start_it(served: Home, manager: UserManager) -> None:
+    """Neither a person's nor a script's look: systemd keeps the socket, and would start it for whoever connects."""
+    manager.meshctl("service", "install")
+    manager.ctl("stop", "meshd.service")
+    for look in (["status"], ["status", "--json"], ["metrics"], ["who", "--json"]):
+        done = manager.run(*look)
+        assert (done.returncode, manager.pid) == (3, 0)
+        assert done.stderr == "meshd is not running: systemd starts it with the next command\n  next: meshctl up\n"
+    manager.run("complete", "inbox", "")
+    assert manager.pid == 0
+    assert "no agents" in manager.meshctl("who")
+    assert manager.meshctl("status").startswith("works, for ")
+
+
 def test_an_mcp_session_is_served(served: Home, manager: UserManager) -> None:
     """The gateway, its threads and its imports work within what the unit forbids."""
     manager.meshctl("service", "install")
