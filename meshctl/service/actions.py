@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from typing import Any
 
 from meshctl.autostart import alone
@@ -205,6 +206,11 @@ def _notes(manager: Manager, told: Told) -> None:
         told.note(f"linger is {word}: it ends at your last logout; to have it go on: {lasting['command']}")
     else:
         told.note(lasting["how"])
+    if f"{os.sep}.cache{os.sep}" in sys.prefix:
+        told.note(
+            f"{sys.prefix} is a cache, as uvx and pipx run make one: when it is cleaned, the service fails; "
+            "better: pipx install or uv tool install, and then its meshctl service install"
+        )
     here = [f"AGENT_MESH_{key.upper()}" for key in Settings.__struct_fields__ if key != "name"]
     if found := [name for name in here if os.environ.get(name)]:
         told.note(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,6 +175,19 @@ def test_what_somebody_has_removed_is_uninstalled_to_the_end(served: Home, manag
     assert (done.returncode, "the service did not start" in done.stderr) == (0, False)
     assert manager.run("service", "uninstall").returncode == 0
     assert not [path for path in manager.unit().parent.rglob("*.wants/*") if path.is_symlink()]
+
+
+def test_a_program_in_a_cache_is_named(served: Home, manager: UserManager, tmp_path: Path) -> None:
+    """As uvx has it: the cache is cleaned some day."""
+    cached = tmp_path / ".cache" / "uv" / "archive"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", cached], check=True)
+    (site,) = (cached / "lib").glob("python3*/site-packages")
+    (site / "ours.pth").write_text("\n".join(path for path in sys.path if os.path.isdir(path)))
+    words = f"{cached} is a cache"
+    done = manager.inside(str(cached / "bin" / "python"), *PROGRAM[1:], "install")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert words in done.stdout
+    assert words not in manager.meshctl("service", "install")
 
 
 def test_nothing_is_there_to_be_stopped(served: Home, manager: UserManager) -> None:
