@@ -9,6 +9,7 @@ from meshctl import skew
 from meshctl.doctor.facts import Facts
 from meshctl.doctor.finding import Finding, quote
 from meshd import paths
+from meshd.errors import ConfigError
 from meshd.store.endpoint import redacted
 
 AREA = "configuration"
@@ -18,7 +19,7 @@ def check(facts: Facts) -> Iterator[Finding]:
     found, error = facts.settings, facts.bad_settings
     if error is not None or found is None:
         assert error is not None
-        yield Finding("error", AREA, error.message, error.hint)
+        yield Finding("error", AREA, error.message, _corrected(error))
         return
     shown = redacted(facts.url) if facts.url else "embedded"
     yield Finding("ok", AREA, f"configuration: store {shown}, prefix {found.prefix}")
@@ -33,6 +34,14 @@ def check(facts: Facts) -> Iterator[Finding]:
                 f"the daemon runs with the {what} {runs_with[what]}, and this shell's configuration says {here}",
                 _take_over(facts, "redis_url" if what == "store" else what),
             )
+
+
+def _corrected(error: ConfigError) -> str:
+    """What is wrong stands behind its source: the file, or a variable. Only its owner knows what is right."""
+    file, source = paths.config_file(), error.message.partition(": ")[0]
+    if source == file:
+        return f"${{EDITOR:-vi}} {quote(file)}  # {error.hint}"
+    return f"unset {source}  # or {error.hint}" if source in os.environ else error.hint
 
 
 def _take_over(facts: Facts, key: str) -> str:

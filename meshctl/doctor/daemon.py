@@ -30,8 +30,17 @@ def check(facts: Facts) -> Iterator[Finding]:
             "error",
             AREA,
             f"the daemon on {facts.socket} is of another home: its files are in {theirs}, yours in {paths.state_dir()}",
-            "meshctl down && meshctl up",
+            f"{_same_home(theirs)}  # or, to end that one for everybody: meshctl down && meshctl up",
         )
+
+
+def _same_home(theirs: str) -> str:
+    """What has this shell use these files."""
+    home = theirs.removesuffix(f"/.local/state/{paths.APP}")
+    if home == theirs:
+        return f"export XDG_STATE_HOME={quote(os.path.dirname(theirs))}"
+    unset = "unset XDG_STATE_HOME; " if os.environ.get("XDG_STATE_HOME") else ""
+    return f"{unset}export HOME={quote(home)}"
 
 
 def _path(facts: Facts) -> Iterator[Finding]:

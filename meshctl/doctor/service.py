@@ -56,7 +56,9 @@ def _files(known: dict[str, Any]) -> Iterator[Finding]:
 
 def _manager(name: str, known: dict[str, Any], facts: Facts) -> Iterator[Finding]:
     if known["trouble"]:
-        yield Finding("error", AREA, known["trouble"], known["hint"])
+        # Without its manager the daemon runs all the same, started by the first command.
+        level = "error" if facts.hello is None else "warning"
+        yield Finding(level, AREA, known["trouble"], known["hint"])
         return
     if not known["enabled"]:
         yield Finding("note", AREA, f"{name} does not start it at login", "meshctl service install")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -54,6 +55,7 @@ class Systemd:
         made = []
         for unit in UNITS:
             text = shipped(f"systemd/{unit}").decode().replace("@MESHD@", command_line())
+            text = text.replace("@PROGRAM@", sys.executable.replace("%", "%%"))
             made.append(marked(os.path.join(self.folder, unit), text))
         return made
 
@@ -100,7 +102,7 @@ class Systemd:
                 raise NoManager(
                     f"the systemd of this user runs with {name}={there}, this shell with {here}: "
                     "the service would use other files than your commands",
-                    f"use a shell with the same {name}, or set it for all in ~/.config/environment.d and log in again",
+                    f"export {name}={shlex.quote(there)}  # or set yours in ~/.config/environment.d, and log in again",
                 )
         served = os.path.join(theirs.get("XDG_RUNTIME_DIR", ""), paths.APP, "meshd.sock")
         if len(os.fsencode(served)) > paths.SOCKET_PATH_BUDGET:
@@ -120,7 +122,7 @@ class Systemd:
         user = _user()
         return NoManager(
             f"systemd does not run for this user, or cannot be reached: {why}",
-            f"log in as {user} itself (not by su or sudo), or: sudo loginctl enable-linger {user}; "
+            f"sudo loginctl enable-linger {user}  # or log in as {user} itself, not by su or sudo; "
             f"without a service: {NEXT_WITHOUT}",
         )
 

@@ -119,8 +119,12 @@ def test_a_shell_with_another_home_than_the_service(served: Home, manager: UserM
     folder.parent.mkdir(parents=True)
     folder.symlink_to(manager.unit().parent)
     findings = checkup(served, through=inside(manager), HOME=there)
-    named(findings, "is of another home: its files are in")
-    named(findings, f"the systemd of this user runs with HOME={served.path}, this shell with {there}")
+    daemon = named(findings, "is of another home: its files are in")
+    service = named(
+        findings, f"the systemd of this user runs with HOME={served.path}, this shell with {there}", "warning"
+    )
+    for found in (daemon, service):
+        assert bad(cured(served, found, through=inside(manager), HOME=there)) == []
 
 
 def test_a_variable_of_this_shell_that_a_service_does_not_see(served: Home, manager: UserManager) -> None:
