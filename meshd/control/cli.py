@@ -45,6 +45,17 @@ class _Parser(argparse.ArgumentParser):
     def print_help(self, file: Any = None) -> None:
         raise _Stop(Printed(out=self.format_help()))
 
+    def values(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """By field. Raises `_Stop`."""
+        try:
+            return vars(self.parse_args(arguments))
+        except _Stop as stop:
+            if stop.printed.code or {"-h", "--help"} & set(arguments):
+                raise
+            # Python 3.13 takes -hello for -h with more behind it, and help would have been the answer to a send.
+            taken = next((argument for argument in arguments if argument.startswith("-h")), "-h")
+            self.error(f"unrecognized arguments: {taken}")
+
 
 def parse(arguments: Sequence[str]) -> Parsed | Printed:
     """What the arguments mean: a command to run, or a text to print with its exit code."""
@@ -62,7 +73,7 @@ def parse(arguments: Sequence[str]) -> Parsed | Printed:
         hint = f"did you mean: {PROGRAM} {near[0]}" if near else f"next: {PROGRAM} --help"
         return Printed(err=f"{PROGRAM}: no command {name!a}\n  {hint}\n", code=2)
     try:
-        values = vars(_parser(command.name).parse_args(rest))
+        values = _parser(command.name).values(rest)
     except _Stop as stop:
         return _dash_explained(stop.printed, command, rest)
     as_json = values.pop("json")
