@@ -99,9 +99,9 @@ def _would_start() -> bool:
             os.kill(int(lock.read(32)), 0)
         return False
     except (OSError, ValueError):  # what knows for certain is loaded only now
-        from meshctl.service import manager
+        from meshctl.service import here
 
-        return manager.waiting() is not None
+        return here.waiting() is not None
 
 
 def _complete(request: bytes) -> int:

@@ -65,9 +65,9 @@ def alone() -> Iterator[None]:
 
 def _by_service() -> object | None:
     """A connection to the daemon as the installed service has started it; None if there is none, or it failed."""
-    from meshctl.service import manager
+    from meshctl.service import here
 
-    service = manager.enabled()
+    service = here.enabled()
     if service is None:
         return None
     try:

@@ -45,9 +45,9 @@ def _journal(follow: bool, count: int) -> Printed | None:
     """Where the journal has the log: this process becomes `journalctl`. None where a file has it."""
     managed_by = _managed_by()
     if managed_by is None:
-        from meshctl.service import manager
+        from meshctl.service import here
 
-        service = manager.enabled()
+        service = here.enabled()
         managed_by = service.name if service is not None else None
     if managed_by != "systemd":
         return None

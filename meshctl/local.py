@@ -50,7 +50,7 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
 
 
 def _not_running(parsed: cli.Parsed, resumed: bool) -> int:
-    from meshctl.service.manager import waiting
+    from meshctl.service.here import waiting
 
     path = paths.socket_path()
     what = "meshd went away before it answered" if resumed else "meshd is not running"

@@ -14,13 +14,13 @@ import faulthandler
 import logging
 import logging.handlers
 import os
-import resource
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 from meshd import __version__, paths
 from meshd.errors import AlreadyRunning, ConfigError, MeshError
+from meshd.limits import raise_file_limit
 from meshd.service.manager import managed_by
 from meshd.service.notify import NEXT, Notifier, notifier
 
@@ -65,7 +65,7 @@ def main() -> int:
         # The manager's watchdog ends a daemon that hangs by SIGABRT: where it hung is then in the log.
         if sys.stderr is not None:
             faulthandler.enable()
-        _raise_file_limit()
+        raise_file_limit()
         asyncio.run(_serve(ready, tell))
     except MeshError as error:
         log.log(logging.INFO if isinstance(error, AlreadyRunning) else logging.ERROR, "%s", error.message)
@@ -114,15 +114,6 @@ def _log_to(file: str | None) -> None:
         handler = logging.handlers.RotatingFileHandler(file, maxBytes=LOG_SIZE, backupCount=LOG_KEPT, encoding="utf-8")
         handler.setFormatter(logging.Formatter(journal.PLAIN))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-
-
-def _raise_file_limit() -> None:
-    """Each agent holds a connection and up to two files: the usual soft limit of 1024 would end at 300 agents."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(ready: _Ready, tell: Notifier) -> None:

@@ -20,6 +20,7 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     "paths": 0,
     "peer": 0,
+    "limits": 0,
     "core": 1,
     "settings": 2,
     "disk": 2,

@@ -9,7 +9,7 @@ import struct
 import time
 from typing import Any
 
-from meshctl.service import manager
+from meshctl.service import here
 from meshd import paths, settings
 from meshd.disk.files import holder
 from meshd.errors import ConfigError
@@ -45,7 +45,7 @@ class Facts:
             self.bad_settings = error
         if self.pid is not None and is_stopped(self.pid):
             self.silent = "does not answer"
-        elif (service := manager.waiting()) is not None:
+        elif (service := here.waiting()) is not None:
             self.waits = service.name
         else:
             self._ask()

@@ -8,7 +8,7 @@ from typing import Any
 from meshctl.doctor.facts import Facts
 from meshctl.doctor.finding import Finding
 from meshctl.install.files import NotChanged
-from meshctl.service import manager
+from meshctl.service import here
 from meshctl.service.manager import LOG, NoManager, cure
 from meshctl.service.marked import SAME, mend
 from meshctl.service.report import look
@@ -20,7 +20,7 @@ _OFTEN = 3  # restarts after a failure
 
 def check(facts: Facts) -> Iterator[Finding]:
     try:
-        found = manager.find()
+        found = here.find()
         known = look(found)
     except NoManager as error:
         yield Finding("ok", AREA, f"no service: {error.message}")

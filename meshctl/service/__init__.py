@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from meshctl.service import manager
+from meshctl.service import here
 from meshctl.service.actions import Told, install, restart, start, stop, uninstall
 from meshctl.service.handover import by_hand, end
 from meshctl.service.manager import Manager, NoManager
@@ -30,7 +30,7 @@ def run(params: Any, *, as_json: bool) -> int:
         near = difflib.get_close_matches(action, SERVICE_ACTIONS, 1)
         hint = f"did you mean {near[0]}?" if near else f"one of: {', '.join(SERVICE_ACTIONS)}"
         raise UsageError(f"no action {action!a}", hint)
-    found = manager.find()
+    found = here.find()
     told = Told(found.name, action, silent=as_json)
     try:
         code = _carry_out(found, told, params)
@@ -63,7 +63,7 @@ def before_down() -> str:
 
     Its path goes with it, and may be that of a daemon that was started by hand: such one holds the lock.
     """
-    found = manager.enabled()
+    found = here.enabled()
     try:
         if found is not None and by_hand(None) is None and found.state().pid is None:
             found.stop()
@@ -77,7 +77,7 @@ def after_down(managed_by: str) -> str:
     if managed_by == USER:
         return ""
     try:
-        manager.find().stop()
+        here.find().stop()
     except NoManager as error:
         return f"{managed_by} may start it again: {error.message}\n  next: {error.hint}\n"
     return (

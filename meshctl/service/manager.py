@@ -1,16 +1,17 @@
-"""The service manager of this platform: what each of them can do, and which one is here."""
+"""What a service manager can do for the daemon, and what it says when it cannot."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from meshctl.service.marked import Marked
-from meshd import paths
-from meshd.disk.files import holder
 from meshd.errors import MeshError
 from meshd.service.notify import NEXT
+
+LOG = "meshctl logs -n 20"
+NEXT_WITHOUT = (
+    "nothing is needed: the daemon starts with the first command; `meshctl up` in ~/.profile starts it at login"
+)
 
 
 class NoManager(MeshError):
@@ -97,47 +98,3 @@ def cure(said: str) -> tuple[str, str]:
     """What is wrong and what to do about it, as the daemon says both in one line."""
     why, _, hint = said.partition(NEXT)
     return why, hint
-
-
-def find(platform: str = sys.platform) -> Manager:
-    """The manager of this platform. Raises `NoManager` if we know none for it."""
-    if platform == "darwin":
-        from meshctl.service.launchd import Launchd
-
-        return Launchd()
-    if platform == "linux":
-        from meshctl.service.systemd import Systemd
-
-        return Systemd()
-    raise NoManager(f"there is no service manager that agent-mesh knows on {platform}", NEXT_WITHOUT)
-
-
-def waiting() -> Manager | None:
-    """The manager that starts the daemon as soon as somebody connects, while none runs. Who only looks must not."""
-    if holder(paths.socket_path() + ".lock") is not None:
-        return None
-    try:
-        service = enabled()
-        return service if service is not None and service.state().pid is None else None
-    except NoManager:
-        return None
-
-
-LOG = "meshctl logs -n 20"
-NEXT_WITHOUT = (
-    "nothing is needed: the daemon starts with the first command; `meshctl up` in ~/.profile starts it at login"
-)
-
-
-def enabled() -> Manager | None:
-    """The manager, if the service is installed, starts at login, and serves the socket that this process uses.
-
-    Looks at files only: every command that finds no daemon comes here.
-    """
-    if os.environ.get("AGENT_MESH_SOCKET"):
-        return None
-    try:
-        manager = find()
-    except NoManager:
-        return None
-    return manager if manager.serves() else None

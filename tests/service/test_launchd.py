@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from meshctl.service import manager as managers
+from meshctl.service import here
 from meshctl.service.actions import Told, install, restart, stop, uninstall
 from meshctl.service.launchd import LABEL, Launchd
 from meshctl.service.manager import NoManager, NotRunning
@@ -218,9 +218,9 @@ def test_what_homebrew_has_installed_is_used_and_left_to_it(mac: Home) -> None:
 
 
 def test_the_manager_of_each_platform() -> None:
-    assert (managers.find("darwin").name, managers.find("linux").name) == ("launchd", "systemd")
+    assert (here.find("darwin").name, here.find("linux").name) == ("launchd", "systemd")
     with pytest.raises(NoManager, match="no service manager that agent-mesh knows on freebsd14"):
-        managers.find("freebsd14")
+        here.find("freebsd14")
 
 
 @pytest.mark.parametrize(("managed_by", "code"), [("launchd", 0), ("systemd", 78), ("user", 78)])

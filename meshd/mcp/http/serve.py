@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meshd import paths
+from meshd.limits import raise_file_limit
 from meshd.mcp.http.address import Address
 from meshd.mcp.http.app import Application
 from meshd.mcp.http.exchange import ENDS, TRANSPORT
@@ -24,13 +24,12 @@ from meshd.mcp.http.exchange import ENDS, TRANSPORT
 FIRST_REQUEST = 30.0
 KEEP_ALIVE = 75
 GRACE = 1
-_FILES = 65_536
 
 
 def run(address: Address) -> int:
     """Serve until SIGINT or SIGTERM. Says where on standard output, and what goes wrong on standard error."""
     _log_trouble()
-    _raise_file_limit()
+    raise_file_limit()
     asyncio.run(_serve(address))
     return 0
 
@@ -115,12 +114,3 @@ def _is_end(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_end, error.exceptions))
     return isinstance(error, ENDS)
-
-
-def _raise_file_limit() -> None:
-    """Each session holds two connections or more: the usual soft limit of 1024 would end at 500."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-    if soft < wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
