@@ -63,6 +63,9 @@ def connect() -> "_socket.socket | None":
         connection.close()
         complain(f"cannot connect to {path}: {error.strerror}\n  next: meshctl doctor\n")
         raise SystemExit(7 if isinstance(error, PermissionError) else 3) from None
+    except BaseException:  # a signal ends this process in the middle of it
+        connection.close()
+        raise
     return connection
 
 

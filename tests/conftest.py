@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helper import Home, Store, a_home, program
+
+
+def pytest_configure() -> None:
+    """A run in the background has these ignored, and so would every process that a test starts, and sends them to."""
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])
