@@ -59,7 +59,8 @@ async def inbox(call: Call, p: InboxParams) -> Result:
         "messages": [message.public(call.mesh.keys) for message in messages],
         "lost": lost,
         "unread": len(box.unread) - (0 if p.peek else len(messages)),
-        "more": len(box.unread) - len(messages),
+        # What somebody else holds, or was handed out a moment ago, is no more to be had by another call.
+        "more": len(box.unread) - len(messages) if p.peek else box.free,
     }
     return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
 

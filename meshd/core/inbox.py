@@ -106,6 +106,11 @@ class Inbox:
         self._handed.update(message.id for message in taken)
         return taken
 
+    @property
+    def free(self) -> int:
+        """How many unread messages nobody holds."""
+        return len(self.unread) - sum(held in self.unread for held in self._handed)
+
     def peek(self, limit: int, max_bytes: int) -> list[Message]:
         """The oldest unread messages, without taking them."""
         return _within(self.unread.values(), limit, max_bytes)

@@ -464,7 +464,9 @@ def test_take_gives_each_message_to_one_reader_until_it_is_released() -> None:
     core = AgentCore("bob", KEYS)
     receive(core, text("a"), text("b"), text("c"))
     assert [m.id for m in core.inbox.take(2, 1 << 20)] == ["a", "b"]
+    assert core.inbox.free == 1
     assert [m.id for m in core.inbox.take(2, 1 << 20)] == ["c"]
+    assert (core.inbox.free, len(core.inbox.unread)) == (0, 3)
     core.inbox.release(["a"])
     assert [m.id for m in core.inbox.take(5, 1 << 20)] == ["a"]
     assert [m.id for m in core.inbox.peek(5, 1 << 20)] == ["a", "b", "c"]
