@@ -232,6 +232,7 @@ HOSTILE_PARAMETERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", HOSTILE_PARAMETERS)
 def test_hostile_parameters_are_refused_or_ignored_never_an_internal_error(mesh: Home, kind: str) -> None:
+    before = len(mesh.log())  # others share this daemon
     with mesh.rpc() as rpc:
         rpc.raw(b'{"jsonrpc":"2.0","id":1,"method":"send","params":%s}\n' % HOSTILE_PARAMETERS[kind])
         answer = rpc.read()
@@ -241,10 +242,11 @@ def test_hostile_parameters_are_refused_or_ignored_never_an_internal_error(mesh:
             assert answer["result"]["status"] == "sent"
             assert kind not in ("invalid UTF-8 in a text", "a lone surrogate")
         assert rpc.call("hello")
-    assert "Traceback" not in mesh.log()
+    assert "Traceback" not in mesh.log()[before:]
 
 
 def test_notifications_are_not_answered_whatever_is_in_them(mesh: Home) -> None:
+    before = len(mesh.log())  # others share this daemon
     with mesh.rpc() as rpc:
         for line in (
             b'{"method":"hello"}',
@@ -257,7 +259,7 @@ def test_notifications_are_not_answered_whatever_is_in_them(mesh: Home) -> None:
             rpc.raw(line + b"\n")
         rpc.raw(b'{"id":"last","method":"hello"}\n')
         assert rpc.read()["id"] == "last"
-    assert "Traceback" not in mesh.log()
+    assert "Traceback" not in mesh.log()[before:]
 
 
 @pytest.mark.parametrize("request_id", [0, -1, 2**40, 1.5, "text", "\u2028", None])
