@@ -11,7 +11,6 @@ not, `$mesh/written {id}` that an answer has been written to the client, which m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from typing import Any
@@ -134,12 +133,14 @@ class _Conversation:
                         self.session.control.tell("session.ready")  # a wake names a tool: now it is known
                     await self._writer.drain()
 
-        with contextlib.suppress(OSError, ValueError):
+        try:
             async with anyio.create_task_group() as group:
                 group.start_soon(read)
                 group.start_soon(write)
                 await serve_loop(mcp, from_client, to_client, lifespan_state=self, init_options=options)
                 group.cancel_scope.cancel()
+        except* (OSError, ValueError):  # suppress() lets a group through before Python 3.12
+            pass  # the shim has gone, or wrote a line that is longer than any may be
 
     def _parsed(self, line: bytes) -> SessionMessage | None:
         """The message in a line. What is none is answered as JSON-RPC wants it, and harms nothing else."""

@@ -122,6 +122,8 @@ def test_sessions_end_while_the_gateway_does_not_answer(own: Home, own_session: 
         ends(client, end)
     os.kill(gateway, signal.SIGCONT)
     wait_until(lambda: not any(sessions_of(own, end.__name__) for end in ENDS), "the sessions are gone")
+    assert own.stop() == 0
+    assert "Traceback" not in own.log(), "that nobody waits for the answers any more is no failure"
 
 
 def test_a_session_ends_with_the_client_that_is_killed(mesh: Home, tmp_path: Path, name: str) -> None:
