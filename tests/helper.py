@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from meshd.store.embedded import binary
 
@@ -72,6 +74,7 @@ class Store:
     def answers(self) -> bool:
         try:
             with self.client() as client:
+                client.set_retry(Retry(NoBackoff(), 0))  # by default it asks a server that loads again, for seconds
                 return bool(client.ping())
         except (redis.AuthenticationError, redis.BusyLoadingError):
             return True
