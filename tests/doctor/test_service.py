@@ -10,31 +10,25 @@ from pathlib import Path
 import pytest
 
 from tests.doctor.checkup import BIN, bad, checkup, cured, named
-from tests.helper import Home, Store, a_home, wait_until
-from tests.service.user_manager import UserManager, why_not
+from tests.helper import Home, Store, wait_until
+from tests.service.user_manager import UserManager, a_manager, a_served_home
 
 NO_LINGER = "the service ends when its user logs out (no linger)"
 
 
 @pytest.fixture
 def served(tmp_path: Path, mesh_store: Store, prefix: str) -> Iterator[Home]:
-    """A home whose configuration names the store: a service does not see the variables of a shell."""
+    """With nothing wrong about its store."""
     with mesh_store.client() as client:
         client.config_set("appendonly", "yes")
-    with a_home(tmp_path / "home") as home:
-        home.config.parent.mkdir(parents=True)
-        home.config.write_text(f'redis_url = "{mesh_store.url}"\nprefix = "{prefix}"\n')
+    with a_served_home(tmp_path / "home", mesh_store, prefix) as home:
         yield home
 
 
 @pytest.fixture
 def manager(served: Home) -> Iterator[UserManager]:
-    """A running `systemd --user` with the service installed. Skips with the reason where there can be none."""
-    if reason := why_not():
-        pytest.skip(reason)
-    with UserManager(served) as made:
-        path = os.environ.get("PYTHONPATH")
-        made.drop_in(*([f"Environment=PYTHONPATH={path}"] if path else []))
+    """With the service installed."""
+    with a_manager(served) as made:
         done = made.inside(f"{BIN}/meshctl", "service", "install")
         assert done.returncode == 0, done.stderr
         yield made

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.cli.running import Running
-from tests.helper import Home, wait_until
+from tests.helper import Home, Store, a_home, wait_until
 
 PROGRAM = "/lib/systemd/systemd"
 JOURNALD = "/lib/systemd/systemd-journald"
@@ -182,3 +182,23 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "a manager with namespaces of its own needs root"
     return None
+
+
+@contextlib.contextmanager
+def a_served_home(folder: Path, store: Store, prefix: str) -> Iterator[Home]:
+    """A home whose configuration names the store: a service does not see the variables of a shell."""
+    with a_home(folder) as home:
+        home.config.parent.mkdir(parents=True)
+        home.config.write_text(f'redis_url = "{store.url}"\nprefix = "{prefix}"\n')
+        yield home
+
+
+@contextlib.contextmanager
+def a_manager(home: Home) -> Iterator[UserManager]:
+    """A running `systemd --user` for that home. Skips with the reason where there can be none."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with UserManager(home) as made:
+        path = os.environ.get("PYTHONPATH")
+        made.drop_in(*([f"Environment=PYTHONPATH={path}"] if path else []))
+        yield made
