@@ -114,7 +114,9 @@ class Shim:
         if "result" in answer:
             return _connect_to(answer["result"]["socket"])
         if "error" in answer:
-            self._trouble = (answer["error"]["message"], answer["error"]["data"]["hint"])
+            data = answer["error"]["data"]
+            self._trouble = (answer["error"]["message"], data["hint"])
+            self._stopped = self._stopped or data["kind"] == "stopping"
         return None
 
     def _start_daemon(self) -> "socket | None":

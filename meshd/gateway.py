@@ -21,6 +21,7 @@ from meshd.outage import Outage
 log = logging.getLogger("meshd.mcp")
 
 START_TIMEOUT = 30.0
+END_TIMEOUT = 3.0  # for passing on the daemon's last words
 STEADY = 60.0  # seconds after which its end is a new trouble, and not the last one again
 
 
@@ -102,7 +103,12 @@ class Gateway:
         finally:
             self._ready.clear()
             self.pid = None
-            if process.returncode is None:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                async with asyncio.timeout(END_TIMEOUT):
+                    await process.wait()
+            except TimeoutError:
                 process.kill()
                 await process.wait()
             await said

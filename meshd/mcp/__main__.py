@@ -14,14 +14,21 @@ from meshd.mcp.control import LIMIT
 from meshd.mcp.gateway import Gateway
 from meshd.peer import peer_uid
 
+END_TIMEOUT = 2.0
+
 
 async def _serve(options: argparse.Namespace) -> None:
     gateway = Gateway(options.control)
+    sessions: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if peer_uid(writer.get_extra_info("socket")) not in (None, 0, os.geteuid()):
             writer.close()
             return
+        task = asyncio.current_task()
+        assert task is not None
+        sessions.add(task)
+        task.add_done_callback(sessions.discard)
         await gateway.serve(reader, writer)
 
     with contextlib.suppress(FileNotFoundError):
@@ -38,6 +45,8 @@ async def _serve(options: argparse.Namespace) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), sys.stdin)
     await ended.read()
     listening.close()
+    if sessions:  # each ends with its connection to the daemon, whose last words it passes on first
+        await asyncio.wait(sessions, timeout=END_TIMEOUT)
     os._exit(0)  # whoever is connected sees the end; there is nothing to save
 
 

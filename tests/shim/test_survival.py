@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import random
+import socket
 import sys
 import threading
 import time
@@ -12,10 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.helper import Home, Store, a_home, program, wait_until
+from meshctl.shim import MAX_LINE
+from tests.helper import DEADLINE, Home, Store, a_home, program, wait_until
 from tests.shim.client import HELLO, Client, McpError, a_session, clients_of
 from tests.shim.conftest import Open
-from tests.shim.daemon import kill_daemon, kill_gateway, stop_daemon, waiting
+from tests.shim.daemon import (
+    alive,
+    children,
+    gateway_pid,
+    kill_daemon,
+    kill_gateway,
+    stop_daemon,
+    stopped,
+    waiting,
+)
 
 FAULTS = [kill_daemon, stop_daemon, kill_gateway]
 
@@ -94,13 +106,72 @@ def test_a_daemon_that_was_stopped_is_left_alone_until_a_session_asks_for_someth
 ) -> None:
     own.start()
     alice, bob = own_session("alice"), own_session("bob")
-    stop_daemon(own)
-    assert own.daemon is not None
-    own.daemon.wait()
+    with starts_held_back(own):
+        stop_daemon(own)
+        assert not starts_it(alice)
+        assert not starts_it(bob)
     assert own.run("status").returncode == 3
     bob.ok("mesh_send", to="alice", message="hello")
     assert alice.texts() == ["hello"]
     assert own.run("status").returncode == 0
+
+
+def test_a_session_is_told_that_the_daemon_was_stopped_also_by_a_gateway_that_was_slow(
+    own: Home, own_session: Open
+) -> None:
+    """It has no turn on the processor until the daemon has said its last word."""
+    daemon = own.start()
+    alice = own_session("alice")
+    with starts_held_back(own):
+        with stopped(gateway_pid(own)):
+            daemon.terminate()
+            wait_until(lambda: not listens(own), "the daemon takes no clients any more")
+        assert daemon.wait(DEADLINE) == 0
+        assert not starts_it(alice)
+
+
+def test_a_session_without_a_gateway_is_told_that_the_daemon_was_stopped(own: Home, own_session: Open) -> None:
+    """The daemon is asked for a gateway, and stopped before it has one."""
+    daemon = own.start()
+    alice = own_session("alice")
+    with starts_held_back(own):
+        kill_gateway(own)
+        with stopped(gateway_pid(own)):  # the next one never comes to listen
+            assert not starts_it(alice)  # it asks
+            daemon.terminate()
+            assert daemon.wait(DEADLINE) == 0
+        assert not starts_it(alice)
+
+
+def test_a_gateway_that_hangs_does_not_keep_the_daemon(own: Home, own_session: Open) -> None:
+    own.start()
+    own_session("alice")
+    with stopped(gateway_pid(own)) as gateway:
+        assert own.stop() == 0
+        assert not alive(gateway)
+
+
+def listens(home: Home) -> bool:
+    with contextlib.suppress(OSError), contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
+        client.connect(home.socket)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def starts_held_back(home: Home) -> Iterator[None]:
+    """Who starts the daemon waits for its turn for as long as this lasts."""
+    with open(home.socket + ".start", "a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
+def starts_it(session: Client) -> bool:
+    """Whether the session, whose gateway has gone, starts the daemon. What it refuses itself shows where it is."""
+    for _ in range(3):
+        with pytest.raises(McpError, match="longer than"):
+            session.result(session.request("ping", {"x": "x" * MAX_LINE}))
+    return any("meshctl up" in line for line in children(session.process.pid).values())
 
 
 def test_a_client_that_gives_all_its_requests_one_id_outlives_the_gateway(own: Home, tmp_path: Path) -> None:
