@@ -9,14 +9,24 @@ from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.message import PREVIEW
-from meshd.core.names import EVERYONE, Keys
-from meshd.core.wire import DEDUPE_TTL, GATE_WINDOW, MAXLEN, Outgoing, Receipt
+from meshd.core.names import EVERYONE, Keys, check_name
+from meshd.core.wire import (
+    DEDUPE_TTL,
+    GATE_WINDOW,
+    LATE_TTL,
+    MAXLEN,
+    PONG_TTL,
+    REPLY_TTL,
+    Outgoing,
+    Receipt,
+)
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError
 from meshd.lanes import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 
 DEADLINE = 5.0
+_HANG_UP = 1.0  # the caller's time is up already
 _COUNTERS = 10_000
 
 
@@ -114,9 +124,25 @@ class Outbox:
         limit = self.settings.gate_limit
         return Receipt(out.id, verdict == b"again", bool(held), rate, out.gated and rate > limit)
 
-    async def answer(self, key: str, ttl: int, fields: tuple[str, ...], deadline: float = DEADLINE) -> None:
-        """Put one entry on a short-lived stream: a pong or a reply. Repeated, it is there twice: readers take one."""
-        await self._repeat(None, "answer", [key], [ttl, *fields], time.monotonic() + deadline, None)
+    async def pong(self, nonce: str, fields: tuple[str, ...]) -> None:
+        """Answer a ping. Repeated, the answer is there twice: the reader takes one."""
+        await self._repeat(None, "answer", [self._keys.pong(nonce)], [PONG_TTL, *fields], _in(DEADLINE), None)
+
+    async def reply(self, nonce: str, fields: tuple[str, ...]) -> str | None:
+        """Answer a request, as a ping. None, or who asked it and has stopped waiting: then nothing was written."""
+        keys = [self._keys.reply(nonce), self._keys.late(nonce)]
+        verdict, *late = await self._repeat(None, "answer", keys, [REPLY_TTL, *fields], _in(DEADLINE), None)
+        return check_name(late[0].decode("utf-8", "replace"), "asker") if verdict == b"late" else None
+
+    async def hang_up(self, nonce: str, asker: str) -> dict[bytes, bytes] | None:
+        """Stop waiting for the reply to a request; its fields if it has just come, else None."""
+        keys = [self._keys.reply(nonce), self._keys.late(nonce)]
+        verdict, *fields = await self._repeat(None, "hang_up", keys, [asker, LATE_TTL], _in(_HANG_UP), None)
+        return None if verdict == b"late" else dict(zip(fields[0][::2], fields[0][1::2], strict=True))
+
+    async def pick_up(self, nonce: str) -> None:
+        """Wait for the reply after all."""
+        await self._commands.call("DEL", self._keys.late(nonce))
 
     async def _repeat(
         self,
@@ -149,3 +175,7 @@ class Outbox:
                 **facts,
             )
         raise type(trouble)(f"not sent: {trouble.message}", trouble.hint, **facts)
+
+
+def _in(seconds: float) -> float:
+    return time.monotonic() + seconds

@@ -17,7 +17,7 @@ from meshd.core.ledger import Escalate, Reping
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys
 from meshd.core.records import Batch, Moved, Read, Record
-from meshd.core.wire import PONG_TTL, Outgoing
+from meshd.core.wire import Outgoing
 from meshd.disk import quarantine
 from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal as JournalFile
@@ -372,7 +372,7 @@ class Agent:
     async def _answer_ping(self, ping: Ping) -> None:
         fields = ("from", self.name, "pong", "1", "session", "1" if self.sessions else "0")
         try:
-            await self._shared.outbox.answer(self._shared.keys.pong(ping.nonce), PONG_TTL, fields)
+            await self._shared.outbox.pong(ping.nonce, fields)
         except StoreError as error:
             log.debug("%s: a pong was not sent: %s", self.name, error.message, extra=self._about)
 

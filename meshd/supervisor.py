@@ -32,6 +32,7 @@ from meshd.group import GroupReader
 from meshd.outage import Outage, Troubles
 from meshd.outbox import Outbox
 from meshd.presence import RENEW_EVERY, Presence
+from meshd.requests import Requests
 from meshd.runner import Agent, Shared
 from meshd.sessions import Sessions
 from meshd.settings import RESTART_ONLY, Settings
@@ -73,6 +74,7 @@ class Supervisor:
         self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed)
         self.outbox = Outbox(configuration, self.keys, self.commands, secrets.token_hex(8))
         self.waiters = Waiters(self.endpoint)
+        self.requests = Requests(self.keys, self.outbox, self.waiters)
         self.presence = Presence(self.keys, self.commands, self.instance)
         self.group = GroupReader(lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence.heard)
         self._disk = DiskWorker()

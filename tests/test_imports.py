@@ -29,6 +29,7 @@ FLOORS: dict[str, int] = {
     "metrics": 2,
     "store": 3,
     "outbox": 4,
+    "requests": 5,
     "lanes": 3,
     "waker": 4,
     "gateway": 4,

@@ -64,11 +64,8 @@ async def request(call: Call, p: RequestParams) -> Result:
     text = check_text(p.message, call.mesh.settings.max_message)
     timeout = check_seconds(p.timeout, "timeout")
     keys, nonce = call.mesh.keys, check_nonce(p.id) if p.id is not None else call.new_id()
-    started = time.monotonic()
     fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{time.time() + timeout:.3f}"))
-    with contextlib.suppress(OutcomeUnknown):
-        await call.mesh.outbox.send(Outgoing(nonce, sender, target, text, fields=fields), min(timeout, 5.0))
-    answer = await call.mesh.waiters.first(keys.reply(nonce), timeout - (time.monotonic() - started))
+    answer = await call.mesh.requests.ask(Outgoing(nonce, sender, target, text, fields=fields), timeout)
     if answer is None:
         raise TimedOut("timeout: no reply received", "", id=nonce)
     peer = answer.get(b"from", b"").decode("utf-8", "replace")

@@ -21,7 +21,7 @@ from meshd.commands.base import (
     check_text,
 )
 from meshd.core.names import EVERYONE, check_name
-from meshd.core.wire import REPLY_TTL, Outgoing, Receipt
+from meshd.core.wire import Outgoing, Receipt
 from meshd.errors import MeshError, NotFound, OutcomeUnknown
 
 
@@ -123,15 +123,20 @@ class ReplyParams(Params):
 
 async def reply(call: Call, p: ReplyParams) -> Result:
     text = check_text(p.text, call.mesh.settings.max_message, "text")
+    answer_id = check_optional_id(p.id, "id") or call.new_id()
     nonce = call.mesh.keys.reply_nonce(p.where)
     if nonce is not None:
-        return await _answer_request(call, nonce, call.sender(p.sender), text)
-    sender, peer, request = _received(call, p)
+        sender, peer, request = call.sender(p.sender), None, True
+    else:
+        sender, peer, request = _received(call, p)
+    re = nonce or p.where
     if request:
-        return await _answer_request(call, p.where, sender, text)
-    answer_id = check_optional_id(p.id, "id") or call.new_id()
-    out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", p.where))
-    return Result(_receipt(call, await call.mesh.outbox.send(out), peer))
+        fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
+        peer = await call.mesh.outbox.reply(re, fields)
+    if peer is None:
+        return Result({"status": "replied", "id": re})
+    out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", re))
+    return Result({**_receipt(call, await call.mesh.outbox.send(out), peer), "late": request})
 
 
 def _received(call: Call, p: ReplyParams) -> tuple[str, str, bool]:
@@ -151,14 +156,12 @@ def _received(call: Call, p: ReplyParams) -> tuple[str, str, bool]:
     )
 
 
-async def _answer_request(call: Call, nonce: str, sender: str, text: str) -> Result:
-    fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
-    await call.mesh.outbox.answer(call.mesh.keys.reply(nonce), REPLY_TTL, fields)
-    return Result({"status": "replied", "id": nonce})
-
-
 def show_reply(data: dict[str, Any]) -> Printed:
-    return Printed(f"replied {data['id']}\n") if data["status"] == "replied" else show_sent(data)
+    if data["status"] == "replied":
+        return Printed(f"replied {data['id']}\n")
+    sent = show_sent(data)
+    late = f"note: {data['to']} waits for it no longer: it was sent as a message\n" if data["late"] else ""
+    return sent._replace(err=late + sent.err)
 
 
 class AckParams(Params):

@@ -81,6 +81,10 @@ class Keys:
     def reply(self, nonce: str) -> str:
         return f"{self.prefix}:reply:{nonce}"
 
+    def late(self, nonce: str) -> str:
+        """Who asked, and has stopped waiting for the reply."""
+        return f"{self.prefix}:late:{nonce}"
+
     def rate(self, sender: str, target: str) -> str:
         return f"{self.prefix}:gate:rate:{sender}->{target}"
 

@@ -8,6 +8,7 @@ MAXLEN = 2000  # entries that a stream keeps, approximately
 GATE_WINDOW = 10  # seconds
 DEDUPE_TTL = 600
 REPLY_TTL = 600
+LATE_TTL = 86400  # for so long a reply that nobody waits for becomes a message
 PONG_TTL = 60
 
 

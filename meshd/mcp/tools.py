@@ -148,7 +148,7 @@ def _replied(data: Data) -> Data:
 
 def _reply_text(result: Data) -> str:
     if result["reply"] is None:
-        return "no reply in time"
+        return "no reply in time; one that comes later comes as mail"
     return blocks([{"from": result["from"], "text": result["reply"], "re": result["id"]}])
 
 

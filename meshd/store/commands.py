@@ -41,7 +41,7 @@ class Script:
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-SCRIPTS = {name: Script(name) for name in ("send", "host", "renew", "answer")}
+SCRIPTS = {name: Script(name) for name in ("send", "host", "renew", "answer", "hang_up")}
 
 
 class Server(NamedTuple):
@@ -272,6 +272,9 @@ class Commands:
             self._queue.popleft().fail(error)
 
 
+_UNWRITTEN = (0, b"again", b"denied", b"kept")  # first in the reply of a script that wrote nothing
+
+
 def _wrote(call: _Call, reply: Any) -> bool:
     """Whether the reply proves that the store takes writes: what a script answers without writing does not."""
-    return call.script is not None and not (isinstance(reply, list) and reply[:1] in ([0], [b"again"], [b"denied"]))
+    return call.script is not None and not (isinstance(reply, list) and reply[0] in _UNWRITTEN)

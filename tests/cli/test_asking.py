@@ -118,3 +118,52 @@ def test_an_ack_is_a_private_message_and_settles_what_the_peer_owed(mesh: Home, 
     assert done.stderr == "settled 2 pending entries\n"
     assert mesh.meshctl("pending", name) == "(no pending entries)\n"
     assert mesh.meshctl("inbox", peer).splitlines()[-1] == f"[DIRECT from {name}] ACK: got it"
+
+
+# --- a reply that nobody waits for any more ---
+
+
+@pytest.mark.parametrize("where", ["reply_to", "id"])
+def test_a_reply_that_comes_too_late_is_a_message(mesh: Home, name: str, peer: str, where: str) -> None:
+    """Nothing is lost silently: who replies is told, and who asked has it in the inbox."""
+    mesh.meshctl("register", peer)
+    assert mesh.run("request", name, "which branch?", "--from", peer, "--timeout", "0.3").returncode == 1
+    asked = question(mesh, name)
+    done = mesh.run("reply", asked[where], "main", "--from", name)
+    assert re.fullmatch(r"sent [0-9a-f]{32}\n", done.stdout)
+    assert done.stderr == f"note: {peer} waits for it no longer: it was sent as a message\n"
+    late = question(mesh, peer)
+    assert (late["from"], late["text"], late["re"]) == (name, "main", asked["id"])
+
+
+def test_a_reply_that_comes_too_late_is_sent_once_however_often_it_is_repeated(
+    mesh: Home, name: str, peer: str
+) -> None:
+    mesh.meshctl("register", peer)
+    mesh.run("request", name, "?", "--from", peer, "--timeout", "0.3")
+    asked, reply_id = question(mesh, name), "1" * 31 + "a"
+    for _ in range(2):
+        mesh.meshctl("reply", asked["id"], "main", "--from", name, "--id", reply_id)
+    assert question(mesh, peer)["id"] == reply_id
+
+
+def test_a_request_that_is_asked_again_waits_again(mesh: Home, name: str, peer: str) -> None:
+    mesh.meshctl("register", peer)
+    done = mesh.run("request", name, "?", "--from", peer, "--timeout", "0.3", "--json")
+    asked = json.loads(done.stdout)["error"]["data"]["id"]
+    assert question(mesh, name)["id"] == asked
+    with running(mesh, "request", name, "?", "--from", peer, "--timeout", "20", "--id", asked) as asking:
+        wait_until(lambda: mesh.run("reply", asked, "now", "--from", name).stdout == f"replied {asked}\n", "it waits")
+        assert asking.end()[:2] == (0, "now\n")
+
+
+def test_a_reply_to_who_was_killed_while_it_waited_is_a_message(mesh: Home, name: str, peer: str) -> None:
+    """Also when it is given before anybody could know that nobody waits."""
+    mesh.meshctl("register", peer)
+    with running(mesh, "request", name, "?", "--from", peer, "--timeout", "60") as asking:
+        asked = question(mesh, name)
+        asking.process.kill()
+        asking.process.wait()
+    mesh.meshctl("reply", asked["id"], "main", "--from", name)
+    late = question(mesh, peer)
+    assert (late["from"], late["text"], late["re"]) == (name, "main", asked["id"])
