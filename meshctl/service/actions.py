@@ -93,7 +93,7 @@ def _bring_up(manager: Manager, told: Told, *, changed: bool) -> None:
 
 
 def uninstall(manager: Manager, told: Told, *, print_only: bool, force: bool) -> None:
-    """Stop it, have it start no more, and remove the files that are ours."""
+    """Stop it, have it start no more, and remove the files that are ours. `NotChanged` comes before all that."""
     ours = [file for file in manager.files() if file.state() not in (MISSING, MASKED)]
     edited = [file for file in ours if file.state() in (EDITED, FOREIGN)]
     if print_only:
@@ -105,6 +105,8 @@ def uninstall(manager: Manager, told: Told, *, print_only: bool, force: bool) ->
     if not ours and not manager.is_enabled():
         told.say("not installed")
         return
+    for file in ours:
+        file.refuse_if_fixed()
     with alone():  # a command that finds no daemon would start the service again meanwhile
         try:
             manager.check()

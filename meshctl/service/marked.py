@@ -59,6 +59,17 @@ class Marked(NamedTuple):
                 f"{mend(self.path, state, verb)} does it, and keeps a copy beside it",
             )
 
+    def refuse_if_fixed(self) -> None:
+        """Raises `NotChanged` if the file cannot be removed."""
+        if not os.access(os.path.dirname(self.path), os.W_OK):
+            raise self._fixed("its folder is not writable")
+
+    def _fixed(self, why: str) -> NotChanged:
+        return NotChanged(
+            f"cannot remove {one_line(self.path)}: {why}; it was left as it is",
+            f"make its folder writable: {os.path.dirname(self.path)}",
+        )
+
     def put(self) -> str | None:
         """Write it if it is not so already. The path of the copy of what was there before, if it was not ours."""
         state = self.state()
@@ -78,10 +89,8 @@ class Marked(NamedTuple):
         copy = back_up(self.path, before) if state in (EDITED, FOREIGN) else None
         try:
             os.unlink(self.path)
-        except OSError as error:
-            raise NotChanged(
-                f"cannot remove {one_line(self.path)}: {error.strerror}", f"make its folder writable: {self.path}"
-            ) from None
+        except OSError as error:  # a file may be immutable in a folder that is not
+            raise self._fixed(error.strerror or str(error)) from None
         return copy
 
 

@@ -116,6 +116,20 @@ def test_a_read_only_home_is_named(served: Home, manager: UserManager) -> None:
     assert manager.pid == 0
 
 
+def test_what_cannot_be_removed_goes_on_running(served: Home, manager: UserManager) -> None:
+    """A home that became read-only: half an uninstallation would start again at the next login."""
+    manager.meshctl("service", "install")
+    folder, pid = manager.unit().parent, manager.pid
+    script = 'mount --bind "$1" "$1"; mount -o remount,ro,bind "$1"; shift; exec "$@" uninstall'
+    done = manager.inside("unshare", "-m", "sh", "-c", script, "sh", str(folder), *PROGRAM)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"cannot remove {folder}/meshd.socket: its folder is not writable; it was left as it is\n"
+        f"  next: make its folder writable: {folder}\n"
+    )
+    assert manager.pid == pid
+
+
 def test_variables_of_the_shell_are_named_and_not_copied(served: Home, manager: UserManager) -> None:
     """Their values stay where they are: one of them may hold a password."""
     said = manager.meshctl(
