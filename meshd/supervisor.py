@@ -71,7 +71,8 @@ class Supervisor:
         self.endpoint = self.embedded or endpoint.from_url(url or "", configuration.prefix)
         if self.embedded is not None:
             self.embedded.prepare()
-        self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed)
+        room = {"room": self.embedded.room} if self.embedded else {}
+        self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed, **room)
         self.outbox = Outbox(configuration, self.keys, self.commands, secrets.token_hex(8))
         self.waiters = Waiters(self.endpoint)
         self.requests = Requests(self.keys, self.outbox, self.waiters)

@@ -15,7 +15,7 @@ from meshctl.doctor.shell import anybody, redis_cli
 from meshctl.doctor.store import Answers
 from meshd import paths
 from meshd.errors import ConfigError
-from meshd.store.commands import OLDEST
+from meshd.store.commands import NO_ROOM, OLDEST
 from meshd.store.embedded import binary
 from meshd.store.link import Unauthorized
 
@@ -139,15 +139,16 @@ def _access(facts: Facts, store: Answers, access: Access) -> Iterator[Finding]:
 
 
 def _refused(facts: Facts, store: Answers) -> Iterator[Finding]:
-    """A write was tried; or the daemon's own were refused."""
-    error = store.access.refused
-    if error is None or store.info.get("role") == "slave":
+    """A write was tried. With no room for its log the daemon asks the store for none, and the store knows nothing."""
+    refused, of_daemon = store.access.refused, ((facts.status or {}).get("store") or {}).get("refuses") or ""
+    said = refused.message if refused else of_daemon if NO_ROOM in of_daemon else None
+    if said is None or store.info.get("role") == "slave":
         return
-    cli, said = redis_cli(facts), error.message
+    cli = redis_cli(facts)
     if "OOM" in said or "maxmemory" in said:
         what = f"the store is full ({store.info.get('maxmemory_human', '?')}) and refuses writes"
         yield Finding("error", AREA, what, f"{cli} config set maxmemory {_more(store)}")
-    elif "MISCONF" in said:
+    elif "MISCONF" in said or NO_ROOM in said:
         yield Finding("error", AREA, f"the store cannot save and refuses writes: {said}", _save(facts, store))
     elif "NOREPLICAS" in said:
         there = store.info.get("connected_slaves", "0")
@@ -165,7 +166,7 @@ def _more(store: Answers) -> int:
 def _save(facts: Facts, store: Answers) -> str:
     """Its log is tried again by itself; a save is not."""
     here = store.folder is not None and os.path.isdir(store.folder)
-    if store.info.get("aof_last_write_status", "ok") != "ok":
+    if store.url is None or store.info.get("aof_last_write_status", "ok") != "ok":
         where = "there" if here else "on its machine"
         return f"df -h {quote(store.folder or '.')}  # make room {where}; it goes on by itself"
     room = f"df -h {quote(store.folder or '')}; " if here else ""

@@ -29,6 +29,9 @@ MAX_BATCH = 256
 # A reply that takes longer counts as lost; sends repeat with their id inside their own deadline.
 REPLY_TIMEOUT = 5.0
 OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+NO_ROOM = "there is no room on its disk"
+_SPARE, _PLENTY = 256 << 10, 1 << 30  # bytes: for what the store and we write beside messages; for whatever comes
+_AMPLIFIED = 12  # three copies of a text in its log (private, group, audit), of four bytes a character at most
 
 
 class Script:
@@ -73,6 +76,7 @@ class Commands:
     `up` is set while the connection stands; `tried`, once it is known whether it can. `on_change(up)` is called at each
     change of `up`. `refused` is why the store, which is up, takes no writes (disk, memory, replicas, access list),
     since `refused_since`; None while it takes them. `on_refusal(refused)` is called at each change of that.
+    `room()`: bytes that are free where the store writes, if it is ours.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Commands:
         endpoint: Endpoint,
         on_change: Callable[[bool], None] = lambda up: None,
         on_refusal: Callable[[bool], None] = lambda refused: None,
+        room: Callable[[], int] = lambda: _PLENTY,
     ) -> None:
         self.endpoint = endpoint
         self.up = asyncio.Event()
@@ -92,6 +97,7 @@ class Commands:
         self._outage, self._refusal = Outage(log), Outage(log)
         self._on_change = on_change
         self._on_refusal = on_refusal
+        self._room = room
         self._queue: deque[_Call] = deque()
         self._wanted = asyncio.Event()
         self._retry_now = asyncio.Event()
@@ -192,7 +198,7 @@ class Commands:
                 self._wanted.clear()
                 await self._wanted.wait()
             queued = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
-            calls = [call for call in queued if not call.future.done()]
+            calls = self._admitted([call for call in queued if not call.future.done()])
             try:
                 await self._exchange(link, calls)
             except StoreError as error:
@@ -203,6 +209,20 @@ class Commands:
                 for call in calls:
                     call.fail(OutcomeUnknown("the daemon is stopping", "send again with the same id"))
                 raise
+
+    def _admitted(self, calls: list[_Call]) -> list[_Call]:
+        """Without what the store could not write to its log: it answers before it finds that out."""
+        if (room := self._room()) >= _PLENTY:
+            return calls
+        writing = [call for call in calls if call.script is not None]
+        size = sum(len(part) for call in writing for part in call.command if isinstance(part, str))
+        if not writing or room >= _SPARE + _AMPLIFIED * size:
+            return calls
+        error = StoreBusy(f"the store refuses writes for now: {NO_ROOM}", "meshctl doctor names what mends it")
+        for call in writing:
+            call.fail(error)
+        self._set_refused(error)
+        return [call for call in calls if call.script is None]
 
     async def _exchange(self, link: Link, calls: list[_Call]) -> None:
         """One batch: write, read, give each caller its reply. Raises `Moved` behind the last reply."""

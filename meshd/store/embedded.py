@@ -83,6 +83,14 @@ class Embedded:
         self._known.set()
         self._outage.begin(f"the embedded store does not start: {why}")
 
+    def room(self) -> int:
+        """Bytes that are free where it writes, if that can be known."""
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError:
+            return sys.maxsize  # the store will say what is wrong
+        return disk.f_bavail * disk.f_frsize
+
     @property
     def log_file(self) -> str:
         return os.path.join(self.folder, "valkey.log")

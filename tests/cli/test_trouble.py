@@ -148,14 +148,14 @@ class SmallDisk:
         assert self.home.daemon is not None
         self._inside = Path(f"/proc/{self.home.daemon.pid}/root{folder}")
 
-    def fill(self) -> None:
-        """Not one byte is left."""
+    def fill(self, left: int = 0) -> None:
+        """Nothing is left, or so many bytes."""
         with open(self._inside / "filler", "wb", buffering=0) as file:
             try:
                 while True:
                     file.write(b"x" * 4096)
             except OSError:
-                pass
+                file.truncate(file.tell() - left)
 
     def free(self) -> None:
         (self._inside / "filler").unlink()
@@ -191,6 +191,30 @@ def test_a_full_disk_loses_nothing_and_is_said_and_got_over(small: SmallDisk) ->
     wait_until(lambda: trouble() == "None", "status is clean again")
     assert home.meshctl("inbox", "bob") == ""
     assert len(home.notify_lines("bob")) == 20
+
+
+@needs_root
+def test_what_is_acknowledged_as_the_disk_of_the_embedded_store_fills_up_outlives_the_store(lone: Home) -> None:
+    """Valkey answers first and finds out then that its log cannot be written: nothing may be given to it."""
+    small = SmallDisk(lone)
+    small.SIZE = 4 << 20
+    small.start(lone.state)
+    lone.meshctl("up")
+    store = lone.json("status")["store"]["pid"]
+    small.fill(left=600 << 10)
+    acknowledged = []
+    while (done := lone.run("send", "bob", "x" * 5000)).returncode == 0:
+        acknowledged.append(done.stdout.split()[1])
+    assert len(acknowledged) > 1
+    assert done.returncode == 4
+    assert "not sent: the store refuses writes for now: there is no room on its disk\n" in done.stderr
+    assert lone.run("status").stdout.startswith("does not work: the store refuses writes for ")
+    os.kill(store, signal.SIGKILL)
+    small.free()
+    wait_until(lambda: lone.run("send", "bob", "y").returncode == 0, "it takes writes again")
+    assert lone.json("status")["ok"]
+    found = [message["id"] for message in lone.json("inbox", "bob")["messages"]]
+    assert found[:-1] == acknowledged
 
 
 @needs_root
