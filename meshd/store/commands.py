@@ -199,6 +199,8 @@ class Commands:
                 await self._wanted.wait()
             queued = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
             calls = self._admitted([call for call in queued if not call.future.done()])
+            if not calls:
+                continue
             try:
                 await self._exchange(link, calls)
             except StoreError as error:

@@ -106,6 +106,7 @@ class Link:
         connection = self._connection
         replies: list[Any] = []
         try:
+            self._check_open()
             # hiredis packs in C; redis-py's own packing is a third of the cost of a send.
             packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
             # One clock for the batch, and none of redis-py's: its own `timeout` gives None for a late reply, and
@@ -125,6 +126,12 @@ class Link:
             await self.close()
             raise
         return replies
+
+    def _check_open(self) -> None:
+        """Raises `ConnectionError` if the connection was lost: asyncio before 3.13.1 falls over a write to it."""
+        writer = self._connection._writer
+        if writer is not None and writer.transport.is_closing():
+            raise rx.ConnectionError("the connection was lost")
 
     async def read(self, stream: str, cursor: str, count: int, *, block: float = BLOCK) -> RawEntries:
         """Entries behind the cursor, waiting up to `block` seconds for the first. Empty when none came."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,13 @@ class Fake:
                 if said is None:
                     return
                 connection.sendall(said)
+
+    def reset(self) -> None:
+        """Break every connection as a firewall does: no end of the stream, but a reset."""
+        while self._open:
+            connection = self._open.pop()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.shutdown(socket.SHUT_RD)  # its thread closes it
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

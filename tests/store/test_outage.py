@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 
 from tests.helper import Home, Store, a_home, wait_until
 from tests.mesh.peer import Peer, hosted, receiving, texts
-from tests.store.servers import a_store, is_up
+from tests.store.servers import Fake, a_store, is_up
 
 
 @pytest.fixture
@@ -229,3 +232,29 @@ def test_repeating_a_send_in_an_outage_does_not_forget_the_reply_that_is_owed(he
     refused = here.run("send", "bob", "and me", "--from", "alice", "-e", "--id", "never")
     assert refused.returncode == 4
     assert [entry["id"] for entry in here.json("pending", "alice")["entries"]] == ["asked"]
+
+
+def test_a_connection_that_is_reset_while_nothing_happens(tmp_path: Path, own: Store) -> None:
+    """As by a firewall that forgot it. The next send has another connection, and the daemon lives."""
+    upstream: dict[threading.Thread, socket.socket] = {}
+
+    def pass_on(data: bytes) -> bytes:
+        thread = threading.current_thread()
+        if thread not in upstream:
+            upstream[thread] = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+            upstream[thread].connect(own.socket)
+        upstream[thread].sendall(data)
+        return upstream[thread].recv(1 << 16)
+
+    with contextlib.ExitStack() as open_sockets:
+        between = Fake(pass_on)
+        open_sockets.callback(between.close)
+        open_sockets.callback(own.kill)  # ends whoever waits for it
+        with a_home(tmp_path / "here", between.url) as here:
+            daemon = here.start()
+            wait_until(lambda: is_up(here), "the store is found")
+            for k in range(3):
+                between.reset()
+                here.meshctl("send", "bob", f"{k}", "--from", "alice", AGENT_MESH_NO_AUTOSTART="1")
+            assert daemon.poll() is None
+            assert texts(here, "bob") == ["0", "1", "2"]
