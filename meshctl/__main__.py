@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from meshctl.client import Lost, Refused, Silent, complain, connect, exchange, make_request
+from meshctl.client import Lost, Refused, Silent, complain, connect, exchange, make_request, new_id
 from meshd import __version__, paths
 
 # Carried out in this process: they must work where no daemon does, or end the one that runs.
@@ -19,9 +19,12 @@ LOCAL = (
 ATTEMPTS = 3  # in a row: the call may be what ends the daemon
 LASTED = 5.0  # seconds after which a connection was none of those
 COMPLETE_TIMEOUT = 1.0
-# Seconds in which it is known how the daemon is, or that it hangs; every other command waits for it.
+# Seconds in which it is known how the daemon is, or that it hangs.
 PROMPT = {"status": 5.0, "metrics": 5.0}
-LOST = "the daemon went away before it answered, and the outcome is unknown\n  next: meshctl status\n"
+# Every other command may have to wait: after so long the daemon is asked whether it lives, and given as much again.
+PATIENCE = 15.0
+AWAY = "the daemon went away before it answered"
+WITH_ID = ("send", "broadcast", "reply", "ack", "request")
 
 
 def main() -> int:
@@ -45,12 +48,8 @@ def main() -> int:
     except Refused as refused:
         complain(f"meshctl: {refused.args[0]}\n  next: {refused.args[1]}\n")
         return 2
-    except Silent:
-        complain(f"meshd does not answer on {paths.socket_path()}\n  next: meshctl doctor\n")
-        return 4
     except Lost:
-        complain(LOST)
-        return 4
+        return _failed(f"{AWAY}, and the outcome is unknown", "meshctl status")
 
 
 def _run(arguments: list[str]) -> int:
@@ -60,7 +59,8 @@ def _run(arguments: list[str]) -> int:
         from meshctl import local
 
         return local.main(arguments)
-    request = make_request(arguments)
+    message_id = new_id()
+    request = make_request(arguments, message_id=message_id)
     if name == "complete":
         return _complete(request)
     if name == "events" and ("-f" in options or "--follow" in options):
@@ -78,18 +78,32 @@ def _run(arguments: list[str]) -> int:
             if isinstance(connection, int):
                 return connection
         began = time.monotonic()
-        connection.settimeout(PROMPT.get(name))
+        connection.settimeout(PROMPT.get(name, PATIENCE))
         try:
-            return exchange(connection, request, __version__)
+            return exchange(connection, request, __version__, patient=name not in PROMPT)
         except Silent:
-            raise
+            what = f"meshd does not answer on {paths.socket_path()}"
+            return _failed(what if looks else f"{what}, and {_unknown(name, options, message_id)}", "meshctl doctor")
         except Lost:
             # Every message has the id that was made above, so repeating the call cannot send twice.
             resumed = True
             left = ATTEMPTS if time.monotonic() - began > LASTED else left - 1
         finally:
             connection.close()
-    raise Lost
+    return _failed(f"{AWAY}, and {_unknown(name, options, message_id)}", "meshctl status")
+
+
+def _unknown(name: str, options: "list[str]", message_id: str) -> str:
+    if name not in WITH_ID:
+        return "the outcome is unknown"
+    given = any(option.partition("=")[0] == "--id" for option in options)
+    same = "the same again" if given else f"the same again with --id {message_id}"
+    return f"it may or may not have been sent: {same} cannot duplicate it"
+
+
+def _failed(what: str, then: str) -> int:
+    complain(f"{what}\n  next: {then}\n")
+    return 4
 
 
 def _would_start() -> bool:

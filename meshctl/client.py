@@ -69,10 +69,14 @@ def connect() -> "_socket.socket | None":
     return connection
 
 
-def make_request(arguments: list[str], given: "str | None" = None) -> bytes:
-    """The `cli` call: arguments, our variables, a fresh id for what is sent, and standard input if it is asked for.
+def new_id() -> str:
+    return os.urandom(16).hex()
 
-    `given` stands for standard input that was read already.
+
+def make_request(arguments: list[str], given: "str | None" = None, message_id: "str | None" = None) -> bytes:
+    """The `cli` call: arguments, our variables, the id for what is sent, and standard input if it is asked for.
+
+    `given` stands for standard input that was read already, `message_id` for a fresh id.
     """
     environment = {k: v for k, v in os.environ.items() if k.startswith(("AGENT_MESH_", "CLAUDE_PID"))}
     stdin = quote(_read_stdin() if given is None else given) if "-" in arguments else "null"
@@ -84,7 +88,7 @@ def make_request(arguments: list[str], given: "str | None" = None) -> bytes:
     line = b'{"jsonrpc":"2.0","id":1,"method":"cli","params":{"argv":[%s],"env":{%s},"id":"%s","stdin":%s}}\n' % (
         argv,
         env,
-        os.urandom(16).hex().encode(),
+        (message_id or new_id()).encode(),
         stdin.encode(),
     )
     if len(line) > MAX_STDIN:
@@ -112,13 +116,16 @@ def _read_stdin() -> str:
         raise Refused("standard input is not valid UTF-8", "send text; encode binary data, as with base64") from None
 
 
-def exchange(connection: "_socket.socket", request: bytes, version: "str | None" = None) -> int:
+def exchange(
+    connection: "_socket.socket", request: bytes, version: "str | None" = None, *, patient: bool = False
+) -> int:
     """One call: write what the daemon says, confirm it, and return the exit code. Raises `Lost`.
 
-    Of a daemon that is not of our `version` it is said, too, if one is given.
+    Of a daemon that is not of our `version` it is said, too, if one is given. `Silent` is raised at the connection's
+    timeout; `patient`, only if the daemon does not say within as much again that it lives.
     """
     tell(connection, request)
-    for answer in answers(connection):
+    for answer in answers(connection, patient=patient):
         if "method" in answer:
             params = answer["params"]
             write(params["fd"], params["text"])
@@ -144,24 +151,36 @@ def tell(connection: "_socket.socket", data: bytes) -> None:
     """Send. That the daemon has gone is noticed by reading: its last words, a refusal, may still be there."""
     try:
         connection.sendall(data)
+    except TimeoutError:
+        raise Silent from None
     except OSError:
         pass
 
 
-def answers(connection: "_socket.socket") -> "Iterator[Any]":
+def answers(connection: "_socket.socket", *, patient: bool = False) -> "Iterator[Any]":
     """Each line of the connection, parsed, until it ends."""
     rest = b""
-    while data := _receive(connection):
+    while data := _receive(connection, patient=patient):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            yield parse(line)
+            answer = parse(line)
+            if answer.get("id") == _ALIVE_ID:
+                connection.settimeout(None)
+            else:
+                yield answer
 
 
-def _receive(connection: "_socket.socket") -> bytes:
+_ALIVE_ID = 0
+
+
+def _receive(connection: "_socket.socket", *, patient: bool) -> bytes:
     try:
         return connection.recv(1 << 16)
     except TimeoutError:
-        raise Silent from None
+        if not patient:
+            raise Silent from None
+        tell(connection, b'{"jsonrpc":"2.0","id":%d,"method":"hello"}\n' % _ALIVE_ID)
+        return _receive(connection, patient=False)
     except OSError:
         raise Lost from None
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,42 @@ def test_no_autostart_holds_in_mid_command_too(home: Home) -> None:
     assert (code, out) == (4, "")
     assert err.startswith("meshd went away before it answered: nothing listens on ")
     assert home.run("status").returncode == 3
+
+
+def impatient(home: Home, *arguments: str, patience: float) -> subprocess.Popen[str]:
+    """`meshctl` with less patience, in the background."""
+    code = f"import sys; from meshctl import __main__ as m; m.PATIENCE = {patience}; sys.exit(m.main())"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, env=home.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_daemon_that_hangs_is_not_waited_for_for_ever(home: Home) -> None:
+    """What is asked may be done later: the id makes it safe to ask again."""
+    daemon = home.start()
+    home.meshctl("register", "bob")
+    daemon.send_signal(signal.SIGSTOP)
+    for arguments in (("inbox", "bob"), ("send", "bob", "hi", "--id", "mine"), ("send", "bob", "hi")):
+        process = impatient(home, *arguments, patience=0.2)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (4, "")
+        assert err.startswith(f"meshd does not answer on {home.socket}, and ")
+        assert err.endswith("\n  next: meshctl doctor\n")
+        assert arguments[0] != "inbox" or "the outcome is unknown" in err
+    daemon.send_signal(signal.SIGCONT)
+    found = re.search(r"with --id ([0-9a-f]{32}) cannot duplicate it", err)
+    assert found is not None
+    for message_id in ("mine", found[1]):
+        assert home.meshctl("send", "bob", "hi", "--id", message_id) == f"sent {message_id}\n"
+    assert sorted(m["id"] for m in home.json("inbox", "bob")["messages"]) == sorted(["mine", found[1]])
+
+
+def test_a_daemon_that_lives_is_waited_for_for_as_long_as_it_takes(home: Home) -> None:
+    home.start()
+    process, began, patience = impatient(home, "listen", "bob", patience=2.0), time.monotonic(), 2.0
+    wait_until(lambda: time.monotonic() - began > 1.5 * patience, "it was asked whether it lives")
+    assert process.poll() is None
+    home.meshctl("send", "bob", "hi", "--from", "alice")
+    assert process.communicate(timeout=20)[0] == "[DIRECT from alice] hi\n"
 
 
 def test_a_killed_daemon_leaves_a_socket_that_the_next_start_handles(home: Home) -> None:
