@@ -33,7 +33,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(folder: Path) -> None:
-    env = {"PIP": f"{sys.executable} -m pip", "DEBEMAIL": "maintainer@agent-mesh.dev"}
+    env = {"PYTHON": PYTHON, "PIP": f"{sys.executable} -m pip", "DEBEMAIL": "maintainer@agent-mesh.dev"}
     said = run(ROOT / "packaging" / "deb" / "build", folder, cwd=folder, env=env)
     assert Path(said.strip()).parent == folder
 
