@@ -101,7 +101,7 @@ class AgentCore:
                 entry.kind, entry.to = "direct", None  # no broadcast stands on a private stream: a peer says so
         index = inbox.ordinal(info) + trimmed
         batch = Batch(now=now, lost=trimmed)
-        rest = self._sort(entries, batch, index, now, inbox.explained + trimmed)
+        rest = self._sort(entries, batch, index, now, trimmed)
         batch.position = Position(cursor, index + len(entries))
         if batch.lost:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} {_messages(batch.lost)} to {self.name}, gone from the store")
@@ -115,7 +115,7 @@ class AgentCore:
         if not mine:
             return []
         batch = Batch(now=now, group=cursor)
-        rest = self._sort(mine, batch, 0, now, self.inbox.explained)
+        rest = self._sort(mine, batch, 0, now)
         if batch.lost:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} broadcast{'s' * (batch.lost > 1)}, gone from the store")
         return [*self._stored(batch, mine), *rest]
@@ -124,9 +124,10 @@ class AgentCore:
         """The group stream went back: what it still has may be new, and the ids tell what is not."""
         return [Journal([Batch(now=now, group="0-0")])]
 
-    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, explained: int) -> list[Effect]:
+    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, trimmed: int = 0) -> list[Effect]:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
+        unsure = inbox.unsure_after(trimmed)
         fresh: set[str] = set()
         effects: list[Effect] = []
         senders: set[str] = set()
@@ -143,11 +144,7 @@ class AgentCore:
                     batch.seen.append(mark)
                     batch.lines.append(one_line(entry.line))
                 continue
-            gap = inbox.gap(entry, batch.counts)
-            # What trimming took from the private stream explains no gap among the broadcasts.
-            known = 0 if entry.kind == "broadcast" else min(gap, explained)
-            explained -= known
-            batch.lost += gap - known
+            batch.lost += inbox.gap(entry, batch.counts, unsure)
             if entry.id in fresh or inbox.is_duplicate(entry.id):
                 continue
             fresh.add(entry.id)
@@ -159,8 +156,8 @@ class AgentCore:
             else:
                 entry.index = ordinal
                 batch.messages.append(entry)
-        if explained != inbox.explained:
-            batch.explained = explained
+        if unsure != inbox.unsure:
+            batch.unsure = unsure
         if senders:
             effects.append(Wake(frozenset(senders)))
         return effects
@@ -270,7 +267,7 @@ class AgentCore:
                 group_above=inbox.group_above,
                 read_elsewhere=inbox.read_elsewhere,
                 counts=inbox.counts,
-                explained=inbox.explained,
+                unsure=inbox.unsure,
                 lost_total=inbox.lost_total,
                 lost_untold=inbox.lost_untold,
                 entries=list(self.ledger.entries.values()),

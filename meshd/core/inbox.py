@@ -2,7 +2,8 @@
 
 Loss is counted from two sources that never count one message twice. The store's own arithmetic: entries ever
 added less entries still there, less what was read, is what trimming took. And the senders' counters (`sid`,
-`n`): a gap that trimming does not explain is what a failover or a rolled-back store took.
+`n`): a gap that trimming does not explain is what a failover or a rolled-back store took. Trimming explains only
+the first gap of each sender that was met before it: what comes later was sent later.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshd.core.message import Message, entry_before, entry_key
+from meshd.core.names import EVERYONE
 from meshd.core.records import UNKNOWN, Batch, Moved, Position, Read, Snapshot, Unread
 
 SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
@@ -44,7 +46,8 @@ class Inbox:
         # Ids that were read out of order where this name was hosted before: told on when it moves again.
         self.read_elsewhere: list[str] = []
         self.counts: dict[str, int] = {}
-        self.explained = 0
+        # By the counters of `counts`: how many trimmed entries may have been this sender's, who has not written since.
+        self.unsure: dict[str, int] = {}
         self.lost_total = 0
         self.lost_untold = 0
         self._handed: set[str] = set()
@@ -84,8 +87,17 @@ class Inbox:
         remembered = self.seen.get(message_id)
         return (remembered.removeprefix(_REQUEST), remembered.startswith(_REQUEST)) if remembered else None
 
-    def gap(self, message: Message, counts: dict[str, int]) -> int:
-        """How many messages of this sender are missing before this one; notes its count in `counts`."""
+    def unsure_after(self, trimmed: int) -> dict[str, int]:
+        """`unsure`, once so many more entries of the private stream were trimmed."""
+        if not trimmed:
+            return dict(self.unsure)
+        return {key: self.unsure.get(key, 0) + trimmed for key in self.counts if not key.endswith(EVERYONE)}
+
+    def gap(self, message: Message, counts: dict[str, int], unsure: dict[str, int]) -> int:
+        """How many messages of this sender are missing before this one, beyond what trimming explains.
+
+        Notes its count in `counts`, and in `unsure` whose the trimmed entries were.
+        """
         if message.sid is None:
             return 0
         key = f"{message.sid} {message.sender} {message.to or ''}"
@@ -93,8 +105,17 @@ class Inbox:
         if message.n <= last:
             return 0
         counts[key] = message.n
+        may = unsure.pop(key, 0)
         # A sender that is met for the first time has no known beginning, and so no gap.
-        return message.n - last - 1 if last else 0
+        missing = message.n - last - 1 if last else 0
+        known = min(missing, may)
+        if known:
+            # An entry was one sender's only. Those trimmed first are used first: fewer senders can use them.
+            for other, theirs in list(unsure.items()):
+                unsure[other] = min(theirs, max(theirs, may) - known)
+                if not unsure[other]:
+                    del unsure[other]
+        return missing - known
 
     # --- handing over ---
 
@@ -130,15 +151,17 @@ class Inbox:
             self._add(message)
         for message_id in batch.seen:
             self._remember(message_id, "")
+        if batch.explained is not None:
+            self._share(batch.explained)
+        if batch.unsure is not None:
+            self.unsure = dict(batch.unsure)
         for key, n in batch.counts.items():
-            self.counts.pop(key, None)
+            self._forget(key)
             self.counts[key] = n
         while len(self.counts) > COUNTERS:
-            del self.counts[next(iter(self.counts))]
+            self._forget(next(iter(self.counts)))
         self.lost_total += batch.lost
         self.lost_untold += batch.lost
-        if batch.explained is not None:
-            self.explained = batch.explained
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
@@ -178,7 +201,8 @@ class Inbox:
         self.group_above = list(snapshot.group_above)
         self.read_elsewhere = list(snapshot.read_elsewhere)
         self.counts = dict(snapshot.counts)
-        self.explained = snapshot.explained
+        self._share(snapshot.explained)
+        self.unsure.update(snapshot.unsure)
         self.lost_total = snapshot.lost_total
         self.lost_untold = snapshot.lost_untold
         for message_id in list(self.unread):
@@ -187,6 +211,15 @@ class Inbox:
     def apply_unread(self, unread: Unread) -> None:
         for message in unread.messages:
             self._add(message)
+
+    def _share(self, explained: int) -> None:
+        """An older version's credit for trimming: of all who were met, it does not say who has written since."""
+        self.unsure = {}
+        self.unsure = self.unsure_after(explained)
+
+    def _forget(self, key: str) -> None:
+        self.counts.pop(key, None)
+        self.unsure.pop(key, None)
 
     def _stream_of(self, message: Message) -> dict[str, Message]:
         return self._broadcasts if message.kind == "broadcast" else self._private

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from meshd.core import records
 from meshd.core.agent import AgentCore, CheckLease, Pong, Wake
 from meshd.core.inbox import SEEN_WINDOW, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
@@ -253,6 +254,103 @@ def test_what_a_rollback_took_is_counted_exactly_by_the_senders_counts(history: 
         send(sender)
     read()
     assert bob.core.inbox.lost_total == sum(counts.values()) - len(received)
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=st.lists(st.sampled_from(["alice", "carol", "read", "trim", "flush"]), max_size=40))
+def test_a_trim_explains_no_loss_that_comes_after_it(history: list[str]) -> None:
+    """Once its senders have written again, what a flush takes is counted exactly, whoever's mail was trimmed."""
+    stream, bob = Stream(), Machine()
+    counts: Counter[str] = Counter()
+    received: set[tuple[str, int]] = set()
+    raw = 0
+
+    def send(sender: str) -> None:
+        counts[sender] += 1
+        flat = fields(from_=sender, msg="x", ts="1", id=f"{sender}{counts[sender]}", sid="5e", n=str(counts[sender]))
+        stream.add(flat, maxlen=1000)
+
+    def read() -> None:
+        bob.catch_up(stream, NOW)
+        received.update((message.sender, message.n) for message in bob.core.inbox.unread.values() if message.sid)
+
+    def all_write() -> None:
+        for sender in ("alice", "carol"):
+            send(sender)
+        read()
+
+    all_write()
+    for what in history:
+        if what == "read":
+            read()
+        elif what == "flush":
+            stream.entries, stream.added, stream.last = [], 0, "0-0"
+            read()
+            all_write()
+        elif what == "trim":
+            read()
+            send("alice")
+            for _ in range(4):
+                stream.add(fields(from_="old", msg="x", ts="1"), maxlen=2)
+            raw += 2
+            all_write()
+        else:
+            send(what)
+    all_write()
+    assert bob.core.inbox.lost_total == raw + sum(counts.values()) - len(received)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), trims=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=5))
+def test_trims_explain_the_gaps_of_all_senders_together(data: st.DataObject, trims: list[tuple[int, int, int]]) -> None:
+    """In whatever order the senders write again, what was trimmed is told once, and of a loss beyond that no less."""
+    stream, bob = Stream(), Machine()
+    counts: Counter[str] = Counter()
+    everybody = ("alice", "carol", "dave")
+
+    def send(sender: str) -> None:
+        counts[sender] += 1
+        flat = fields(from_=sender, msg="x", ts="1", id=f"{sender}{counts[sender]}", sid="5e", n=str(counts[sender]))
+        stream.add(flat, maxlen=1000)
+
+    for sender in everybody:
+        send(sender)
+    bob.catch_up(stream, NOW)
+    gone = 0
+    for numbers in trims:
+        for sender, number in zip(everybody, numbers, strict=True):
+            for _ in range(number):
+                send(sender)
+        gone += sum(numbers)
+        stream.entries.clear()
+        bob.catch_up(stream, NOW)
+        if data.draw(st.booleans()):
+            send(data.draw(st.sampled_from(everybody)))
+            bob.catch_up(stream, NOW)
+    beyond = data.draw(st.integers(0, 3))
+    counts["alice"] += beyond  # taken without a trace in the stream's counts
+    for sender in data.draw(st.permutations(everybody)):
+        send(sender)
+        bob.catch_up(stream, NOW)
+    assert bob.core.inbox.lost_total == gone + beyond
+
+
+def test_the_credit_of_an_older_journal_is_everybody_s_until_they_write() -> None:
+    """It did not note whose the trimmed entries may have been."""
+    for snapshot in (True, False):
+        core = AgentCore("bob", KEYS)
+        old = {"explained": 3, "counts": {"5e alice ": 1, "5e carol ": 1, "5e carol *": 1}}
+        if snapshot:
+            core.apply(records.Snapshot(position=Position(), **old))  # type: ignore[arg-type]
+        else:
+            core.apply(records.Batch(counts=old["counts"]))  # type: ignore[arg-type]
+            core.apply(records.Batch(explained=3))
+        receive(core, text("a", sid="5e", n="4"))
+        assert core.inbox.lost_total == 0
+        receive(core, text("b", sid="5e", n="6"))
+        assert core.inbox.lost_total == 1
+        receive(core, fields(from_="carol", msg="hi", ts="1", id="c", sid="5e", n="6"))
+        assert core.inbox.lost_total == 1 + 3
 
 
 @settings(max_examples=60, deadline=None)

@@ -133,6 +133,37 @@ def test_an_older_store_that_was_restored(running: bool, home: Home, other: Home
     assert lost(home, "bob") == (gone, gone, gone)
 
 
+def test_a_loss_after_a_trim_is_told_as_well(home: Home, other: Home, peer: Peer) -> None:
+    """What was trimmed were an old program's messages: they explain no gap of a sender that has written since."""
+    home.start()
+    other.start()
+    home.meshctl("register", "bob")
+    with other.rpc() as rpc:
+
+        def send(word: str) -> None:
+            rpc.call("send", target="bob", message=word, from_="alice")
+
+        send("1")
+        wait_until(lambda: texts(home, "bob") == ["1"], "the first is read")
+        home.kill()
+        flood(peer, "bob", 2100)
+        peer.store.xtrim(peer.key("to_bob"), maxlen=2000, approximate=False)
+        home.start()
+        wait_until(lambda: receiving(home, "bob"), "bob has caught up")
+        assert lost(home, "bob")[0] == 100
+        send("2")
+        wait_until(lambda: texts(home, "bob")[-1:] == ["2"], "the second is read")
+        wait_until(lambda: not texts(home, "bob", peek=True), "that is on the disk")
+        home.kill()
+        send("gone")
+        send("gone too")
+        peer.store.delete(peer.key("to_bob"))
+        send("3")
+    home.start()
+    wait_until(lambda: texts(home, "bob", peek=True) == ["3"], "the third is received")
+    assert lost(home, "bob") == (102, 2, 102)
+
+
 def test_a_stream_that_went_back_and_is_still_behind(home: Home, peer: Peer) -> None:
     """The last id of the stream is below the cursor: what 0.1 writes there with ids of its own still arrives."""
     home.start()
