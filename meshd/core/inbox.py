@@ -177,9 +177,13 @@ class Inbox:
             self.read_elsewhere = []
 
     def apply_moved(self, moved: Moved) -> None:
+        # Where the name goes on elsewhere than it stopped here, the counters tell of what was read there, not of a loss.
         if self.is_behind(moved.position):
             self.position = moved.position
+            self._forget_counts(broadcasts=False)
         if moved.group is not None:
+            if entry_key(moved.group) > entry_key(self.group or "0-0"):
+                self._forget_counts(broadcasts=True)
             self.group = moved.group
         read_to = entry_key(moved.read_to)
         read_ids = set(moved.read_ids)
@@ -220,6 +224,10 @@ class Inbox:
     def _forget(self, key: str) -> None:
         self.counts.pop(key, None)
         self.unsure.pop(key, None)
+
+    def _forget_counts(self, *, broadcasts: bool) -> None:
+        for key in [key for key in self.counts if key.endswith(EVERYONE) == broadcasts]:
+            self._forget(key)
 
     def _stream_of(self, message: Message) -> dict[str, Message]:
         return self._broadcasts if message.kind == "broadcast" else self._private

@@ -483,6 +483,28 @@ def test_a_read_far_ahead_is_remembered_where_the_name_was_before() -> None:
     assert list(here.core.inbox.unread) == ["a"]
 
 
+def test_what_is_trimmed_where_a_name_goes_on_is_told() -> None:
+    """The counts of the stream go with the name, those of its senders do not."""
+    here, there, stream = Machine(), Machine(), Stream()
+
+    def send(n: int) -> None:
+        stream.add(text(f"m{n}", sid="5e", n=str(n)))
+
+    send(1)
+    here.catch_up(stream, NOW)
+    here.execute(lambda: here.core.mark_read(["m1"]))
+    there.execute(lambda: there.core.move(here.core.read_record()))
+    send(2)
+    there.catch_up(stream, NOW)
+    there.execute(lambda: there.core.mark_read(["m2"]))
+    for n in (3, 4, 5):
+        send(n)
+    del stream.entries[:-1]
+    here.execute(lambda: here.core.move(there.core.read_record()))
+    here.catch_up(stream, NOW)
+    assert (list(here.core.inbox.unread), here.core.inbox.lost_total) == (["m5"], 2)
+
+
 def test_pings_are_answered_and_old_ones_are_not() -> None:
     """Whoever sent a ping ten minutes ago waits no more; one that tells of a takeover asks for the lease."""
     core = AgentCore("bob", KEYS)
@@ -602,6 +624,7 @@ class MovingMachine(RuleBasedStateMachine):
         self.daemons = [Machine(), Machine()]
         self.here = 0
         self.number = 0
+        self.counts: Counter[bool] = Counter()
         self.sent: set[str] = set()
         self.read: list[str] = []
         self.start(Moved(position=Position(), group="0-0"))
@@ -619,10 +642,12 @@ class MovingMachine(RuleBasedStateMachine):
         self.number += 1
         message_id = f"m{self.number}"
         self.sent.add(message_id)
+        self.counts[broadcast] += 1
+        counted = {"sid": "5e", "n": str(self.counts[broadcast])}
         if broadcast:
-            self.group.add(text(message_id, to="*"), maxlen=1000)
+            self.group.add(text(message_id, to="*", **counted), maxlen=1000)
         else:
-            self.stream.add(text(message_id), maxlen=1000)
+            self.stream.add(text(message_id, **counted), maxlen=1000)
 
     @rule()
     def receive(self) -> None:
@@ -665,6 +690,16 @@ class MovingMachine(RuleBasedStateMachine):
         while self.group.read(self.bob.core.inbox.group or "0-0", 1):
             self.receive_group()
         assert set(self.bob.core.inbox.unread) | set(self.read) == self.sent
+        assert self.bob.core.inbox.lost_total == 0
+
+    @rule()
+    def move_when_all_is_read(self) -> None:
+        self.all_that_was_sent_is_unread_or_read()
+        self.read_the_oldest(1000)
+        self.move()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
         assert self.bob.core.inbox.lost_total == 0
 
     @invariant()

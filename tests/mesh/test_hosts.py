@@ -120,6 +120,34 @@ def test_takeover_goes_on_where_the_name_was_read(home: Home, other: Home, peer:
     assert texts(home, "bob") == ["7"]
 
 
+def test_what_was_read_elsewhere_is_not_called_lost(home: Home, other: Home) -> None:
+    """Counted mail and broadcasts, read at the second daemon by takeover, then at the first by giving the name up."""
+    start(home, other)
+    home.meshctl("register", "bob")
+    number = 0
+
+    def deliver(where: Home) -> None:
+        nonlocal number
+        for _ in range(2):
+            number += 1
+            home.meshctl("send", "bob", f"p{number}", "--from", "alice")
+            home.meshctl("broadcast", f"b{number}", "--from", "alice")
+        wait_until(lambda: len(texts(where, "bob", peek=True)) == 4, "all are received")
+        assert len(texts(where, "bob")) == 4
+
+    deliver(home)
+    for holder, before in ((other, home), (home, other)):
+        holder.meshctl("register", "bob", "--takeover")
+        wait_until(lambda before=before: hosted(before, "bob") is None, "the holder has let go")  # type: ignore[misc]
+        deliver(holder)
+    for holder, before in ((other, home), (home, other)):
+        before.meshctl("deregister", "bob")
+        holder.meshctl("register", "bob")
+        deliver(holder)
+    for where in (home, other):
+        assert not [line for line in where.notify_lines("bob") if "LOST" in line]
+
+
 def read_out_of_order(home: Home, name: str, *, leave: set[str]) -> None:
     """Take everything one by one, and confirm all but `leave`."""
     with home.rpc() as rpc:
