@@ -111,7 +111,7 @@ class AgentCore:
         """Broadcasts from the group stream, and where its reader stands."""
         after = entry_key(self.inbox.group or "0-0")
         news = [m for m in entries if entry_key(m.at) > after]
-        mine = [m for m in news if not (isinstance(m, Message) and m.sender == self.name)]
+        mine = [m for m in news if m.sender != self.name]
         if not mine:
             return []
         batch = Batch(now=now, group=cursor)
@@ -138,13 +138,13 @@ class AgentCore:
                 elif now - entry.ts < PING_AGE:
                     effects.append(Pong(entry))
                 continue
+            batch.lost += inbox.gap(entry, batch.counts, unsure, broadcast=batch.group is not None)
             if isinstance(entry, Malformed):
                 mark = _mark(entry, batch)
                 if not inbox.is_duplicate(mark):
                     batch.seen.append(mark)
                     batch.lines.append(one_line(entry.line))
                 continue
-            batch.lost += inbox.gap(entry, batch.counts, unsure)
             if entry.id in fresh or inbox.is_duplicate(entry.id):
                 continue
             fresh.add(entry.id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from meshd.core.message import Message, entry_before, entry_key
+from meshd.core.message import Malformed, Message, entry_before, entry_key
 from meshd.core.names import EVERYONE
 from meshd.core.records import UNKNOWN, Batch, Moved, Position, Read, Snapshot, Unread
 
@@ -93,21 +93,23 @@ class Inbox:
             return dict(self.unsure)
         return {key: self.unsure.get(key, 0) + trimmed for key in self.counts if not key.endswith(EVERYONE)}
 
-    def gap(self, message: Message, counts: dict[str, int], unsure: dict[str, int]) -> int:
+    def gap(
+        self, entry: Message | Malformed, counts: dict[str, int], unsure: dict[str, int], *, broadcast: bool
+    ) -> int:
         """How many messages of this sender are missing before this one, beyond what trimming explains.
 
         Notes its count in `counts`, and in `unsure` whose the trimmed entries were.
         """
-        if message.sid is None:
+        if entry.sid is None:
             return 0
-        key = f"{message.sid} {message.sender} {message.to or ''}"
+        key = f"{entry.sid} {entry.sender} {EVERYONE * broadcast}"
         last = counts.get(key, self.counts.get(key, 0))
-        if message.n <= last:
+        if entry.n <= last:
             return 0
-        counts[key] = message.n
+        counts[key] = entry.n
         may = unsure.pop(key, 0)
         # A sender that is met for the first time has no known beginning, and so no gap.
-        missing = message.n - last - 1 if last else 0
+        missing = entry.n - last - 1 if last else 0
         known = min(missing, may)
         if known:
             # An entry was one sender's only. Those trimmed first are used first: fewer senders can use them.
@@ -177,7 +179,7 @@ class Inbox:
             self.read_elsewhere = []
 
     def apply_moved(self, moved: Moved) -> None:
-        # Where the name goes on elsewhere than it stopped here, the counters tell of what was read there, not of a loss.
+        # Where the name goes on elsewhere than it stopped here, a gap in the counts is what was read there.
         if self.is_behind(moved.position):
             self.position = moved.position
             self._forget_counts(broadcasts=False)

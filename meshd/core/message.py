@@ -75,11 +75,14 @@ class Ping(msgspec.Struct, frozen=True):
 
 
 class Malformed(msgspec.Struct, frozen=True):
-    """An entry that is no message. `line` is safe to show."""
+    """An entry that is no message. `line` is safe to show. Its sender's count is kept as far as it can be read."""
 
     at: str
     reason: str
     fields: tuple[bytes, ...]
+    sender: str = ""
+    sid: str | None = None
+    n: int = 0
 
     @property
     def line(self) -> str:
@@ -95,12 +98,16 @@ def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int
     raw = tuple(flat or ())
     if len(raw) % 2:
         return Malformed(at, "a field without a value", raw)
+    fields = dict(zip(raw[::2], raw[1::2], strict=True))
     try:
-        return _decode(at, dict(zip(raw[::2], raw[1::2], strict=True)), keys, limit)
+        return _decode(at, fields, keys, limit)
     except _Bad as bad:
-        return Malformed(at, str(bad), raw)
+        reason = str(bad)
     except UnicodeDecodeError:
-        return Malformed(at, "not valid UTF-8", raw)
+        reason = "not valid UTF-8"
+    sender = fields.get(b"from", b"").decode("ascii", "replace")
+    sid, n = _count(fields) if is_name(sender) else (None, 0)
+    return Malformed(at, reason, raw, sender if sid else "", sid, n)
 
 
 class _Bad(ValueError):
@@ -154,11 +161,14 @@ def _optional(message: Message, fields: dict[bytes, bytes], keys: Keys) -> None:
     if reply_to is not None:
         # Honoured only if it is the reply key of this very message: a stranger must not aim our writes.
         message.request = is_nonce(message.id) and keys.reply_nonce(reply_to.decode("utf-8", "replace")) == message.id
+    message.sid, message.n = _count(fields)
+
+
+def _count(fields: dict[bytes, bytes]) -> tuple[str | None, int]:
+    """The sender's incarnation and its count to this target, if both make sense."""
     sid = fields.get(b"sid", b"").decode("ascii", "replace")
     n = fields.get(b"n", b"").decode("ascii", "replace")
-    if _SID.fullmatch(sid) and _COUNT.fullmatch(n):
-        message.sid = sid
-        message.n = int(n)
+    return (sid, int(n)) if _SID.fullmatch(sid) and _COUNT.fullmatch(n) else (None, 0)
 
 
 def _id(value: bytes | None) -> str | None:

@@ -15,7 +15,7 @@ from meshd.core import records
 from meshd.core.agent import AgentCore, CheckLease, Pong, Wake
 from meshd.core.inbox import SEEN_WINDOW, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
-from meshd.core.message import Malformed, Message, decode, entry_key
+from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.records import Moved, Position
 from meshd.errors import Full
 from tests.core.model import KEYS, LIMIT, MAXLEN, Fields, Machine, Stream, fields, fold, state
@@ -89,17 +89,18 @@ class InboxMachine(RuleBasedStateMachine):
         self.reminders[again] = about
         self.add(fields(from_=sender, msg="?", ts="1", id=again, about=about, **self.ours(sender)), again)
 
-    @rule(what=st.sampled_from(["ping", "no text", "no sender", "bad text", "too long"]))
-    def other_entry(self, what: str) -> None:
-        self.add(
-            {
-                "ping": fields(from_="alice", msg_type="ping", nonce="0" * 32, ts=str(NOW)),
-                "no text": fields(from_="alice", ts="1"),
-                "no sender": fields(msg="hi", ts="1"),
-                "bad text": fields(from_="alice", msg=b"\xff", ts="1"),
-                "too long": fields(from_="alice", msg="x" * (LIMIT + 1), ts="1"),
-            }[what]
-        )
+    @rule(what=st.sampled_from(["ping", "no text", "no sender", "bad text", "too long"]), counted=st.booleans())
+    def other_entry(self, what: str, counted: bool) -> None:
+        flat = {
+            "ping": fields(from_="alice", msg_type="ping", nonce="0" * 32, ts=str(NOW)),
+            "no text": fields(from_="alice", ts="1"),
+            "no sender": fields(msg="hi", ts="1"),
+            "bad text": fields(from_="alice", msg=b"\xff", ts="1"),
+            "too long": fields(from_="alice", msg="x" * (LIMIT + 1), ts="1"),
+        }[what]
+        if counted and what not in ("ping", "no sender"):
+            flat += fields(**self.ours("alice"))
+        self.add(flat)
 
     # --- the agent's side ---
 
@@ -394,6 +395,29 @@ def test_a_bad_entry_does_not_stop_those_behind_it() -> None:
     assert receive(core, fields(from_="alice", msg=b"\xff"), text("a")) == ["Quarantine", "Journal", "Wake"]
     assert list(core.inbox.unread) == ["a"]
     assert "q:1-0" in core.inbox.seen
+
+
+@pytest.mark.parametrize("spoilt", [{"msg": b"\xff"}, {"msg": "x" * (LIMIT + 1)}, {}])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_quarantined_entry_is_not_lost_as_well(spoilt: dict[str, str | bytes], group: bool) -> None:
+    """Its sender's count is read, on either stream; what is missing before it is told."""
+    core = AgentCore("bob", KEYS)
+
+    def entry(n: int, content: dict[str, str | bytes]) -> Fields:
+        to = {"to": "*"} if group else {}
+        return fields(from_="alice", ts="1", id=f"m{n}", sid="5e", n=str(n), **to, **content)
+
+    entries = [entry(1, {"msg": "hi"}), entry(4, spoilt), entry(5, {"msg": "hi"})]
+    if group:
+        decoded = [decode(f"{k}-0".encode(), flat, KEYS, LIMIT) for k, flat in enumerate(entries, 1)]
+        news = [entry for entry in decoded if not isinstance(entry, Ping)]
+        for effect in core.receive_group(news, "3-0", NOW):
+            for record in getattr(effect, "records", ()):
+                core.apply(record)
+    else:
+        receive(core, *entries)
+    assert list(core.inbox.unread) == ["m1", "m5"]
+    assert core.inbox.lost_total == 2
 
 
 def test_a_quarantined_entry_is_not_quarantined_again() -> None:

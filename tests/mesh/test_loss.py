@@ -164,6 +164,21 @@ def test_a_loss_after_a_trim_is_told_as_well(home: Home, other: Home, peer: Peer
     assert lost(home, "bob") == (102, 2, 102)
 
 
+def test_a_message_over_this_daemon_s_limit_is_quarantined_and_not_lost(home: Home, other: Home) -> None:
+    """Its sender's daemon has a higher limit. Private mail and broadcasts."""
+    home.start()
+    home.meshctl("register", "bob")
+    other.env["AGENT_MESH_MAX_MESSAGE"] = "200000"
+    other.start()
+    long = "x" * 100_000
+    for text in ("1", long, "2"):
+        other.meshctl("send", "bob", "-", "--from", "alice", stdin=text)
+        other.meshctl("broadcast", "-", "--from", "alice", stdin=text)
+    wait_until(lambda: sorted(texts(home, "bob", peek=True)) == ["1", "1", "2", "2"], "the short ones are received")
+    assert lost(home, "bob") == (0, 0, 0)
+    assert len([line for line in home.notify_lines("bob") if "QUARANTINED" in line]) == 2
+
+
 def test_a_stream_that_went_back_and_is_still_behind(home: Home, peer: Peer) -> None:
     """The last id of the stream is below the cursor: what 0.1 writes there with ids of its own still arrives."""
     home.start()
