@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from meshd.core.inbox import Inbox, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
-from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key
+from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
 from meshd.core.records import (
     FORMAT,
@@ -99,6 +99,8 @@ class AgentCore:
         for entry in entries:
             if isinstance(entry, Message) and entry.kind == "broadcast":
                 entry.kind, entry.to = "direct", None  # no broadcast stands on a private stream: a peer says so
+                if entry.id == group_id(entry.at):
+                    entry.id = entry.at
         index = inbox.ordinal(info) + trimmed
         batch = Batch(now=now, lost=trimmed)
         rest = self._sort(entries, batch, index, now, trimmed)

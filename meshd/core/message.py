@@ -138,8 +138,7 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
         raise _Bad(f"its text is not valid UTF-8, from {name}") from None
 
     message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or _entry_time(at), at=at)
-    if len(fields) > 4:
-        _optional(message, fields, keys)
+    _optional(message, fields, keys)
     return message
 
 
@@ -153,6 +152,8 @@ def _optional(message: Message, fields: dict[bytes, bytes], keys: Keys) -> None:
     message.about = _id(fields.get(b"about"))
     if message.to == EVERYONE:
         message.kind = "broadcast"
+        if message.id == message.at:
+            message.id = group_id(message.at)
     elif message.about:
         message.kind = "reping"
     message.expect_reply = fields.get(b"expect_reply") == b"1"
@@ -193,6 +194,11 @@ def _entry_time(at: str) -> float:
         return int(at.partition("-")[0]) / 1000
     except ValueError:
         return 0.0
+
+
+def group_id(at: str) -> str:
+    """The id of a broadcast that brought none: an entry of a private stream may have the same entry id."""
+    return f"group:{at}"
 
 
 def entry_key(at: str) -> tuple[int, int]:

@@ -556,9 +556,22 @@ def test_a_broadcast_on_a_private_stream_is_a_private_message() -> None:
     core = AgentCore("bob", KEYS)
     receive(core, text("a", to="*"))
     (message,) = core.inbox.unread.values()
-    assert message.kind == "direct"
+    assert (message.id, message.kind) == ("a", "direct")
     assert core.inbox.read_group() is None
     assert core.inbox.read_position() == Position("0-18446744073709551615", 0)
+
+
+def test_one_on_a_private_stream_does_not_take_a_broadcast_s_id() -> None:
+    """Neither has an id, and their entries have the same one."""
+    core = AgentCore("bob", KEYS)
+    flat = fields(from_="alice", msg="hi", ts="1", to="*")
+    receive(core, flat)
+    entry = decode(b"1-0", flat, KEYS, LIMIT)
+    assert isinstance(entry, Message)
+    for effect in core.receive_group([entry], "1-0", NOW):
+        for record in getattr(effect, "records", ()):
+            core.apply(record)
+    assert [message.kind for message in core.inbox.unread.values()] == ["direct", "broadcast"]
 
 
 def group_entry(at: int, message_id: str, **more: str) -> Message:

@@ -200,6 +200,14 @@ def test_a_target_that_is_no_name_counts_as_missing(to: str | bytes) -> None:
     assert message(ts="1", id="m", to=to).to is None
 
 
+def test_a_broadcast_without_an_id_has_none_of_the_private_stream() -> None:
+    """Entries of the two streams may have one id; read again, each gets the same one."""
+    for wrong in ({}, {"id": "no id"}):
+        private, broadcast = message(ts="1", **wrong), message(ts="1", to="*", **wrong)
+        assert (private.id, private.kind) == (private.at, "direct")
+        assert (broadcast.id, broadcast.kind) == (f"group:{broadcast.at}", "broadcast")
+
+
 def test_kinds() -> None:
     """A broadcast is one whatever else it says; a re-ping names what it is about."""
     assert message(ts="1", id="m", to="*", about="x").kind == "broadcast"

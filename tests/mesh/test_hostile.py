@@ -61,6 +61,34 @@ def test_what_is_no_message_is_quarantined(home: Home, peer: Peer) -> None:
     assert texts(home, "bob") == [text for _, _, text, _ in written]
 
 
+def test_entries_without_an_id_on_both_streams_are_two_messages(home: Home, peer: Peer) -> None:
+    """Written in one go, they have one entry id; read again after the streams went back, neither comes twice."""
+    home.start()
+    home.meshctl("register", "bob")
+    plain: dict[Any, Any] = {"from": "old", "ts": "1"}
+    for fields in (plain, plain | {"id": "a b"}):
+        both = peer.store.pipeline(transaction=True)
+        # Only an id that is given is sure to be the same: the clock may tick in between.
+        at = f"{int(time.time() * 1000)}-0"
+        both.xadd(peer.key("to_bob"), fields | {"msg": "private"}, id=at)
+        both.xadd(peer.key("group"), fields | {"msg": "to all", "to": "*"}, id=at)
+        assert len(set(both.execute())) == 1
+        wait_until(lambda: sorted(texts(home, "bob", peek=True)) == ["private", "to all"], "both are received")
+        assert sorted(texts(home, "bob")) == ["private", "to all"]
+    saved = {key: peer.store.dump(peer.key(key)) for key in ("to_bob", "group")}
+    peer.send("bob", "later")
+    peer.broadcast("later")
+    wait_until(lambda: texts(home, "bob", peek=True) == ["later", "later"], "the later ones are received")
+    home.kill()
+    for key, value in saved.items():
+        peer.store.restore(peer.key(key), 0, value, replace=True)
+    home.start()
+    peer.send("bob", "last")
+    peer.broadcast("last")
+    wait_until(lambda: texts(home, "bob", peek=True)[2:] == ["last", "last"], "the last ones are received")
+    assert texts(home, "bob") == ["later", "later", "last", "last"]
+
+
 def test_senseless_values_of_optional_fields_are_ignored(home: Home, peer: Peer) -> None:
     """The message is delivered without the field; nothing is quarantined, nothing is called lost."""
     home.start()
