@@ -130,7 +130,7 @@ class AgentCore:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
         unsure = inbox.unsure_after(trimmed)
-        fresh: set[str] = set()
+        fresh: dict[str, Message] = {}
         effects: list[Effect] = []
         senders: set[str] = set()
         for ordinal, entry in enumerate(entries, index + 1):
@@ -149,10 +149,12 @@ class AgentCore:
                 continue
             if entry.id in fresh or inbox.is_duplicate(entry.id):
                 continue
-            fresh.add(entry.id)
+            fresh[entry.id] = entry
             senders.add(entry.sender)
-            if entry.about is not None and (entry.about in inbox.unread or entry.about in fresh):
-                # Still unread: remind, without a second entry.
+            about = entry.about or ""
+            original = inbox.unread.get(about) or fresh.get(about)
+            if original is not None and original.sender == entry.sender:
+                # Still unread: remind, without a second entry. Anybody else's text would never be read.
                 batch.seen.append(entry.id)
                 batch.lines.append(entry.notify_line())
             else:

@@ -169,10 +169,11 @@ class InboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def reminders_of_unread_mail_are_no_mail(self) -> None:
-        """No re-ping that came while its message was unread is an entry beside it."""
-        unread = list(self.bob.core.inbox.unread)
-        for place, message_id in enumerate(unread):
-            assert self.reminders.get(message_id) not in unread[:place]
+        """No re-ping that came while its message was unread is an entry beside it, unless somebody else sent it."""
+        unread: dict[str, str] = {}
+        for message_id, message in self.bob.core.inbox.unread.items():
+            assert unread.get(self.reminders.get(message_id, "")) != message.sender
+            unread[message_id] = message.sender
 
     @invariant()
     def memory_is_what_the_disk_gives(self) -> None:
@@ -459,6 +460,15 @@ def test_a_re_ping_in_the_same_read_as_its_message_adds_nothing() -> None:
     core = AgentCore("bob", KEYS)
     receive(core, text("a"), text("r1", about="a"), text("r2", about="a"))
     assert list(core.inbox.unread) == ["a"]
+
+
+def test_a_message_about_another_sender_s_is_a_message() -> None:
+    """Only whoever sent a message can remind of it; in the same read as well as later."""
+    core = AgentCore("bob", KEYS)
+    foreign = {"from_": "mallory", "msg": "important", "ts": "1", "about": "a"}
+    receive(core, text("a"), fields(**foreign, id="x1"))
+    receive(core, fields(**foreign, id="x2"))
+    assert list(core.inbox.unread) == ["a", "x1", "x2"]
 
 
 def test_an_id_that_comes_twice_in_one_read_is_one_message() -> None:

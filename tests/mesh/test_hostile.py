@@ -89,6 +89,17 @@ def test_entries_without_an_id_on_both_streams_are_two_messages(home: Home, peer
     assert texts(home, "bob") == ["later", "later", "last", "last"]
 
 
+def test_a_message_about_another_sender_s_unread_one_is_read(home: Home, peer: Peer) -> None:
+    """Only the sender's own re-ping has no entry beside the message it reminds of."""
+    home.start()
+    home.meshctl("register", "bob")
+    about = peer.send("bob", "original", sender="alice")
+    peer.send("bob", "important", sender="mallory", about=about)
+    peer.send("bob", "reminder", sender="alice", about=about)
+    wait_until(lambda: len(home.notify_lines("bob")) == 3, "all are received")
+    assert texts(home, "bob") == ["original", "important"]
+
+
 def test_senseless_values_of_optional_fields_are_ignored(home: Home, peer: Peer) -> None:
     """The message is delivered without the field; nothing is quarantined, nothing is called lost."""
     home.start()
