@@ -120,6 +120,10 @@ class Call(abc.ABC):
         check_name(name)
         return self.mesh.agents.get(name) or await self.mesh.host(name, stealth=stealth)
 
+    def hosted(self, name: str) -> Agent | None:
+        """The agent of that name, if it is hosted: to look at what it has, with no need to host it for that."""
+        return self.mesh.agents.get(check_name(name))
+
     async def fresh(self, agent: Agent) -> None:
         """Wait until the agent has what the store had at this moment, if the store answers at all."""
         commands, keys, group = self.mesh.commands, self.mesh.keys, self.mesh.group
