@@ -74,6 +74,20 @@ def test_a_wrong_variable_is_named(lone: Home) -> None:
     assert "AGENT_MESH_GATE_LIMIT" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "url", ["redis://u:hunter2@127.0.0.1:1/0?bogus=1", "unix:///x?bogus=1", "rediss://u:hunter2@h?bogus=x"]
+)
+def test_an_option_of_the_stores_address_that_there_is_not_is_named(lone: Home, url: str) -> None:
+    """By the daemon, which does not start, by the client, and by doctor; its password by nobody."""
+    lone.env["AGENT_MESH_REDIS_URL"] = url
+    code, said = run_meshd(lone)
+    done, doctor = lone.run("up"), lone.run("doctor")
+    assert (code, done.returncode, done.stdout, doctor.returncode) == (78, 3, "", 1)
+    for words in (said, done.stderr, doctor.stdout):
+        assert "the option 'bogus' is unknown" in words
+        assert "hunter2" not in words
+
+
 def test_an_unreadable_file_with_the_stores_address_is_named(lone: Home) -> None:
     lone.env["AGENT_MESH_REDIS_URL_FILE"] = str(lone.path / "missing")
     done = lone.run("up")

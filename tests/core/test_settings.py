@@ -165,6 +165,45 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
     assert "hunter" not in str(refused.value.to_rpc())
 
 
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("redis://u:hunter2@127.0.0.1:1/0?bogus=hunter2", "bogus"),
+        ("unix:///x?bogus=1", "bogus"),
+        ("redis://h?protocol=3", "protocol"),
+        ("redis://h?socket_timeout=5", "socket_timeout"),
+        ("redis://h?credential_provider=hunter2", "credential_provider"),
+        ("redis://h?max_connections=5&password=hunter2", "max_connections"),
+        ("redis://h?ssl_ca_certs=/hunter2", "ssl_ca_certs"),
+        ("rediss://u:hunter2@h?ssl_cert_reqs=hunter2&db=1", "ssl_cert_reqs"),
+        ("redis+sentinel://u:hunter2@h/service?bogus=1", "bogus"),
+        ("redis+sentinel://h/service?health_check_interval=hunter2", "health_check_interval"),
+        ("redis+cluster://h?ssl=1", "ssl"),
+        ("rediss+cluster://h?ssl_cert_reqs=bogus", "ssl_cert_reqs"),
+    ],
+)
+def test_an_option_that_no_connection_can_have_is_named_without_its_value(url: str, option: str) -> None:
+    """When the URL is read, and not by a connection that fails long after."""
+    with pytest.raises(ConfigError) as refused:
+        from_url(url, "mesh")
+    assert f"the option '{option}' is unknown, or its value is not one for it" in refused.value.message
+    assert "hunter" not in str(refused.value.to_rpc())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:p@h:1/2?client_name=x&socket_keepalive=yes&health_check_interval=3",
+        "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=no&ssl_ca_certs=/x",
+        "unix:///x?db=3&password=p",
+        "redis+sentinel://u:p@h1,h2:2/service/3?client_name=x",
+        "rediss+cluster://h?ssl_cert_reqs=required",
+    ],
+)
+def test_options_that_a_connection_can_have_are_taken(url: str) -> None:
+    from_url(url, "mesh")
+
+
 @given(
     st.sampled_from(
         ["redis://u:{}@host:6379/0", "unix://u:{}@/tmp/s", "redis://h/0?password={}", "redis://:{}@h?db=1"]
