@@ -23,6 +23,27 @@ def server(mesh_store: Store) -> Store:
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
+@pytest.mark.parametrize("umask", [0, 0o022])
+@pytest.mark.parametrize("rotates", [False, True])
+def test_nobody_else_can_read_what_is_made(lone: Home, umask: int, rotates: bool) -> None:
+    """Whatever the user's umask is: every file, socket and folder, those that the log's rotation makes among them."""
+    if rotates:
+        log = lone.state / "meshd.log"
+        log.parent.mkdir(parents=True, mode=0o700)
+        log.write_text("x" * (1 << 20))
+        log.chmod(0o600)
+        for folder in (lone.state.parent, lone.state.parent.parent):
+            folder.chmod(0o700)
+    script = f'umask {umask:o}; m() {{ {sys.executable} -m meshctl "$@"; }}; ' + (
+        "m register bob && m send bob hi --expect-reply && m watch bob --timeout 0.1 && m inbox bob && m status"
+    )
+    subprocess.run(["sh", "-c", script], env=lone.env, capture_output=True, check=True, timeout=60)
+    runtime = Path(lone.socket).parent
+    made = [*lone.path.rglob("*"), runtime, *runtime.rglob("*")]
+    assert rotates == (lone.state / "meshd.log.1").exists()
+    assert [(str(path), oct(path.lstat().st_mode)) for path in made if path.lstat().st_mode & 0o077] == []
+
+
 def configure(home: Home, text: str) -> None:
     home.config.parent.mkdir(parents=True, exist_ok=True)
     home.config.write_text(text)
