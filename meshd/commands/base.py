@@ -108,8 +108,10 @@ class Call(abc.ABC):
         return given or new_id()
 
     def sender(self, given: str | None) -> str:
-        """Who speaks: the parameter, else the caller's own name, else `cli`."""
-        return check_name(given if given is not None else self._default_name or DEFAULT_NAME, "sender")
+        """Who speaks: the parameter, else the caller's own name, else the configured one, else `cli`."""
+        if given is None:
+            given = self._default_name or self.mesh.settings.name or DEFAULT_NAME
+        return check_name(given, "sender")
 
     @property
     def names_itself(self) -> bool:

@@ -80,6 +80,8 @@ def test_what_only_the_environment_says_is_told_so(tmp_path: Path, key: str) -> 
         ("max_message = 1048577", "max_message"),
         ('gate_enforce = "perhaps"', "gate_enforce"),
         ('escalate_to = "not a name"', "escalate_to"),
+        ('name = "b b"', "name"),
+        ('name = ""', "name"),
         ('prefix = "a b"', "prefix"),
         ('prefix = ""', "prefix"),
         (f'prefix = "{"x" * 65}"', "prefix"),
@@ -122,6 +124,34 @@ def test_the_url_in_a_file(tmp_path: Path) -> None:
     secret.write_text(f"redis://u:{SECRET}@h\n")
     assert load(tmp_path, redis_url_file=str(secret)).url == f"redis://u:{SECRET}@h"
     assert load(tmp_path, redis_url_file=str(secret), redis_url="redis://x").url == "redis://x"
+
+
+@pytest.mark.parametrize("key", ["redis_url", "redis_url_file"])
+def test_a_variable_wins_over_the_file_whichever_of_the_two_it_is(tmp_path: Path, key: str) -> None:
+    files = {name: tmp_path / name for name in ("file", "variable")}
+    for name, file in files.items():
+        file.write_text(f"redis://{name}")
+    value = str(files["variable"]) if key == "redis_url_file" else "redis://variable"
+    for text in ('redis_url = "redis://file"', f'redis_url_file = "{files["file"]}"'):
+        assert load(tmp_path, text, **{key: value}).url == "redis://variable"
+        assert load(tmp_path, text, redis_url="").url is None
+        assert load(tmp_path, text, redis_url_file="").url == "redis://file"
+
+
+def test_a_relative_path_to_the_url_is_refused_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon runs in no folder that a user would think of. A variable's is the caller's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "url").write_text("redis://h")
+    assert "config.toml: redis_url_file: " in refusal(tmp_path, 'redis_url_file = "url"')
+    assert load(tmp_path, 'redis_url_file = "~/url"').url == "redis://h"
+    assert load(tmp_path, redis_url_file="url").url == "redis://h"
+
+
+def test_the_name_is_the_files_alone(tmp_path: Path) -> None:
+    """A variable says it of whoever calls the daemon, and not of whoever has started it."""
+    assert load(tmp_path, 'name = "cfg"', name="a b").name == "cfg"
+    assert load(tmp_path, name="alice").name is None
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"redis://u:hunter2@h\xff"])
