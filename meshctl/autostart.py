@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from meshctl.client import complain, connect
 from meshd import paths
@@ -18,6 +18,8 @@ from meshd.errors import ConfigError, MeshError
 ENDING = 20.0  # seconds that a daemon which is being stopped may take
 # What the manager of another service tells its own program. A daemon that believed it would speak in its name.
 _NOT_OURS = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM", "AGENT_MESH_MANAGED_BY")
+
+_PATHS: dict[str, Callable[[str], str]] = {"AGENT_MESH_SOCKET": str, "AGENT_MESH_REDIS_URL_FILE": os.path.expanduser}
 
 
 class NotStarted(MeshError):
@@ -86,6 +88,8 @@ def _spawn(log_file: str) -> None:
     """Run `meshd` in a session of its own, and wait until it listens or has said why not."""
     ours, theirs = os.pipe()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_OURS)}
+    for variable in filter(environment.get, _PATHS):  # what is relative is so to our folder, not to the daemon's
+        environment[variable] = os.path.abspath(_PATHS[variable](environment[variable]))
     try:
         # -P: a folder named meshd where the user happens to stand is not the daemon.
         child = subprocess.Popen(

@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="wins over log_level")
     parser.add_argument("--ready-fd", type=int, metavar="FD", help="write one line there when it listens, or why not")
     options = parser.parse_args()
+    os.umask(0o077)  # before the first file, which is the log
     tell = notifier()
     ready = _Ready(options.ready_fd, tell)
     try:
@@ -134,7 +135,6 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         from meshd.control.rpc import Server
         from meshd.supervisor import Supervisor
 
-        os.umask(0o077)
         supervisor = Supervisor(settings.load())
         asked, stopping = asyncio.Event(), asyncio.Event()
         server = Server(supervisor, asked.set, manager)

@@ -88,14 +88,16 @@ def load(environ: Mapping[str, str] | None = None, file: str | None = None) -> S
     environ = os.environ if environ is None else environ
     file = paths.config_file() if file is None else file
     values = _from_file(file)
+    if "AGENT_MESH_REDIS_URL" in environ or environ.get("AGENT_MESH_REDIS_URL_FILE"):
+        # Two keys for one thing: the variable of either wins over both. An empty one means the embedded store.
+        values.pop("redis_url", None)
+        values.pop("redis_url_file", None)
     sources = dict.fromkeys(values, file)
     for key in Settings.__struct_fields__:
         variable = f"AGENT_MESH_{key.upper()}"
-        if environ.get(variable):
+        if environ.get(variable) and key != "name":  # whoever starts the daemon is not whoever calls it
             values[key] = environ[variable]
             sources[key] = variable
-    if "AGENT_MESH_REDIS_URL" in environ and not environ["AGENT_MESH_REDIS_URL"]:
-        values.pop("redis_url", None)  # an empty variable switches back to the embedded store
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -138,6 +140,9 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
     def refuse(key: str, why: str) -> ConfigError:
         return ConfigError(f"{sources.get(key, 'default')}: {key}: {why}", f"correct {key} and start again")
 
+    where = os.path.expanduser(settings.redis_url_file or "/")
+    if not os.path.isabs(where) and sources["redis_url_file"] != "AGENT_MESH_REDIS_URL_FILE":
+        raise refuse("redis_url_file", "give the whole path, from / or ~ on: the daemon runs in no folder of yours")
     url = settings.url
     cluster = bool(url and url.startswith(("redis+cluster://", "rediss+cluster://")))
     if cluster and "prefix" not in sources:
@@ -151,6 +156,8 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
         raise refuse("max_message", f"from 1 to {HARD_MESSAGE_LIMIT} bytes")
     if settings.gate_limit < 1:
         raise refuse("gate_limit", "1 or more")
+    if settings.name is not None and not is_name(settings.name):
+        raise refuse("name", "not an agent's name")
     if not is_name(settings.escalate_to):
         raise refuse("escalate_to", "not an agent's name")
     if settings.log_level not in LOG_LEVELS:

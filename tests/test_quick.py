@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.helper import Home
+import contextlib
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import running
+from tests.helper import Home, wait_until
 
 
 def test_a_message_reaches_an_inbox_and_is_read_once(home: Home) -> None:
@@ -28,6 +37,43 @@ def test_the_demo_runs_to_its_end(lone: Home) -> None:
     assert "[DIRECT from alice] the build is green" in out
     assert "Both are gone again" in out
     assert not lone.state.exists()
+
+
+def of_home(folder: str) -> list[str]:
+    """The commands of all processes that live below the folder, their daemons and stores among them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"HOME={folder}/".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "mode", "after"),
+    [
+        (signal.SIGHUP, (), ""),
+        (signal.SIGTERM, (), "registered alice"),
+        (signal.SIGHUP, (), "sent "),
+        (signal.SIGHUP, ("--mcp",), ""),
+        (signal.SIGINT, ("--mcp",), "    "),
+    ],
+    ids=["starting", "registered", "sent", "session", "sessions"],
+)
+def test_a_demo_that_is_ended_leaves_nothing_behind(
+    lone: Home, number: signal.Signals, mode: tuple[str, ...], after: str
+) -> None:
+    """By whatever, also said twice, also while it starts the daemon."""
+    with tempfile.TemporaryDirectory(prefix="md") as folder:
+        with running(lone, "demo", *mode, TMPDIR=folder) as demo:
+            wait_until(lambda: any(Path(folder).glob("*/run/agent-mesh")), "the daemon is being started")
+            while after and after not in demo.line():
+                pass
+            demo.process.send_signal(number)
+            demo.process.send_signal(number)
+            demo.end()
+        wait_until(lambda: not of_home(folder), "every process has ended")
+        assert os.listdir(folder) == []
 
 
 def test_the_demo_of_sessions_runs_to_its_end(lone: Home) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from meshctl.client import complain, write
 from meshctl.demo import commands, sessions
@@ -15,14 +15,15 @@ from meshctl.demo.stage import Failed, Stage
 
 def run(*, mcp: bool = False) -> int:
     """Play the story in a temporary home, with commands or with MCP sessions. 0 if every step did what it should."""
-    home = tempfile.mkdtemp(prefix="agent-mesh-demo-")
-    stage = Stage(home)
     with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(_ends_on_signals())
+        home = tempfile.mkdtemp(prefix="agent-mesh-demo-")
         stack.callback(shutil.rmtree, home, ignore_errors=True)
+        stage = Stage(home)
         stack.callback(stage.clear)
+        stack.callback(deaf)
         try:
-            with _ends_on_signals():
-                (sessions.play if mcp else commands.play)(stage)
+            (sessions.play if mcp else commands.play)(stage)
         except Failed as failed:
             complain(f"the demo failed: {failed}\n  next: meshctl doctor\n")
             return 1
@@ -31,14 +32,26 @@ def run(*, mcp: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def _ends_on_signals() -> Iterator[None]:
-    """SIGTERM leaves nothing behind either."""
+def _ends_on_signals() -> Iterator[Callable[[], None]]:
+    """SIGTERM, and the terminal's end, leave nothing behind either: all is cleared, and a second signal is not heard.
+
+    Gives what ends the hearing, for the time of the clearing.
+    """
 
     def end(number: int, frame: object) -> None:
+        deaf()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    def deaf() -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # as by nohup
+                signal.signal(number, end)
+        yield deaf
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

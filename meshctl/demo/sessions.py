@@ -47,9 +47,7 @@ class _Session:
         write(1, f"$ cd ~/{folder} && meshctl mcp\n")
         self._name = folder
         self._last = 0
-        self._process = subprocess.Popen(
-            stage.command(("mcp",)), env=stage.env, cwd=path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = stage.spawn(("mcp",), cwd=path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         info = {"protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": {"name": "demo", "version": "1"}}
         self._answer(self._ask("initialize", info))
         self._write({"method": "notifications/initialized"})

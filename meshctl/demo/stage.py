@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 from meshctl.client import write
 
@@ -19,6 +20,7 @@ class Stage:
     """Runs `meshctl` in the temporary home, showing each line as a user would type it."""
 
     def __init__(self, home: str) -> None:
+        self._begun: list[subprocess.Popen[Any]] = []
         run_dir = os.path.join(home, "run")
         os.mkdir(run_dir, 0o700)
         # Nothing of the user's own mesh: neither its store nor its names.
@@ -52,9 +54,13 @@ class Stage:
 
     def begin(self, *arguments: str) -> tuple[tuple[str, ...], subprocess.Popen[str]]:
         write(1, f"$ {typed(arguments)} &\n")
-        return arguments, subprocess.Popen(
-            self.command(arguments), env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        return arguments, self.spawn(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def spawn(self, arguments: tuple[str, ...], **options: Any) -> subprocess.Popen[Any]:
+        """A `meshctl` that runs until it ends, or until all is cleared."""
+        process = subprocess.Popen(self.command(arguments), env=self.env, **options)
+        self._begun.append(process)
+        return process
 
     def end(self, begun: tuple[tuple[str, ...], subprocess.Popen[str]], expected: str) -> None:
         arguments, process = begun
@@ -64,7 +70,12 @@ class Stage:
             raise Failed(f"{typed(arguments)} printed {out!r} {err!r}")
 
     def clear(self) -> None:
-        subprocess.run(self.command(("down",)), env=self.env, capture_output=True, timeout=TIMEOUT, check=False)
+        """End what runs, and the daemon; also one that an interrupted command is just starting: `up` waits for it."""
+        for process in self._begun:
+            process.terminate()
+            process.wait(TIMEOUT)
+        for command in ("up", "down"):
+            subprocess.run(self.command((command,)), env=self.env, capture_output=True, timeout=TIMEOUT, check=False)
 
 
 def typed(arguments: tuple[str, ...]) -> str:

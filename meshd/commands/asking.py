@@ -28,7 +28,9 @@ from meshd.errors import OutcomeUnknown, TimedOut
 
 class PingParams(Params):
     target: Annotated[str, about("the agent to reach", AGENTS)]
-    sender: Annotated[str | None, about("who asks (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
+    sender: Annotated[str | None, about("who asks (default: AGENT_MESH_NAME, the configured name, or cli)", HOSTED)] = (
+        None
+    )
     timeout: Annotated[float, Meta(description="seconds to wait")] = 5.0
 
 
@@ -54,7 +56,9 @@ def show_ping(data: dict[str, Any]) -> Printed:
 class RequestParams(Params):
     target: Annotated[str, about("the agent to ask", AGENTS)]
     message: Annotated[str, Meta(description="the question; - reads it from standard input")]
-    sender: Annotated[str | None, about("who asks (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
+    sender: Annotated[str | None, about("who asks (default: AGENT_MESH_NAME, the configured name, or cli)", HOSTED)] = (
+        None
+    )
     timeout: Annotated[float, Meta(description="seconds to wait")] = 180.0
     id: Annotated[str | None, Meta(description="the request's nonce; the same one again is not asked twice")] = None
 

@@ -108,8 +108,10 @@ class Call(abc.ABC):
         return given or new_id()
 
     def sender(self, given: str | None) -> str:
-        """Who speaks: the parameter, else the caller's own name, else `cli`."""
-        return check_name(given if given is not None else self._default_name or DEFAULT_NAME, "sender")
+        """Who speaks: the parameter, else the caller's own name, else the configured one, else `cli`."""
+        if given is None:
+            given = self._default_name or self.mesh.settings.name or DEFAULT_NAME
+        return check_name(given, "sender")
 
     @property
     def names_itself(self) -> bool:
@@ -119,6 +121,10 @@ class Call(abc.ABC):
         """The agent of that name, hosted from now on if it was not."""
         check_name(name)
         return self.mesh.agents.get(name) or await self.mesh.host(name, stealth=stealth)
+
+    def hosted(self, name: str) -> Agent | None:
+        """The agent of that name, if it is hosted: to look at what it has, with no need to host it for that."""
+        return self.mesh.agents.get(check_name(name))
 
     async def fresh(self, agent: Agent) -> None:
         """Wait until the agent has what the store had at this moment, if the store answers at all."""

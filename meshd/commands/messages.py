@@ -28,7 +28,9 @@ from meshd.errors import MeshError, NotFound, OutcomeUnknown
 class SendParams(Params):
     target: Annotated[str, about("the agent to send to", AGENTS)]
     message: Annotated[str, Meta(description="the text; - reads it from standard input")]
-    sender: Annotated[str | None, about("who sends (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
+    sender: Annotated[
+        str | None, about("who sends (default: AGENT_MESH_NAME, the configured name, or cli)", HOSTED)
+    ] = None
     private: Annotated[bool, Meta(description="only to the target, with no copy in the group")] = False
     expect_reply: Annotated[bool, Meta(description="re-ping until it is answered, then tell the watchdog")] = False
     within: Annotated[float, Meta(description="seconds until the answer is due")] = 120.0
@@ -103,7 +105,9 @@ def show_sent(data: dict[str, Any]) -> Printed:
 
 class BroadcastParams(Params):
     message: Annotated[str, Meta(description="the text; - reads it from standard input")]
-    sender: Annotated[str | None, about("who sends (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
+    sender: Annotated[
+        str | None, about("who sends (default: AGENT_MESH_NAME, the configured name, or cli)", HOSTED)
+    ] = None
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 
@@ -167,7 +171,9 @@ def show_reply(data: dict[str, Any]) -> Printed:
 class AckParams(Params):
     peer: Annotated[str, about("the agent whose answers are settled", AGENTS)]
     text: Annotated[str, Meta(description="what to tell it; - reads it from standard input")]
-    sender: Annotated[str | None, about("whose entries (default: AGENT_MESH_NAME, then cli)", HOSTED)] = None
+    sender: Annotated[
+        str | None, about("whose entries (default: AGENT_MESH_NAME, the configured name, or cli)", HOSTED)
+    ] = None
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 

@@ -102,7 +102,7 @@ class PendingParams(Params):
 
 
 async def pending(call: Call, p: PendingParams) -> Result:
-    agent = call.mesh.agents.get(check_name(p.name))
+    agent = call.hosted(p.name)
     entries = [] if agent is None else list(agent.core.ledger.entries.values())
     shown = [
         {

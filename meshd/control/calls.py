@@ -41,6 +41,10 @@ class RpcCall(Call):
         self._check_free(name)
         return await super().host(name, stealth=stealth)
 
+    def hosted(self, name: str) -> Agent | None:
+        self._check_free(name)
+        return super().hosted(name)
+
     def _check_free(self, name: str) -> None:
         """A session speaks and reads by its own name, and for nobody who is a live session too."""
         if self._client.session is not None:

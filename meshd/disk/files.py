@@ -12,18 +12,21 @@ from meshd.errors import AlreadyRunning, ConfigError
 
 
 def private_dir(path: str) -> str:
-    """Make the folder with mode 0700 if it is missing; refuse one that others can put files into.
+    """Make the folder, and those above it, with mode 0700 if it is missing; refuse one that others can put files into.
 
     A folder that was there keeps its mode: it may be somebody's choice, or /tmp. Raises `ConfigError` with the
     path, the reason and what to do next.
     """
+    umask = os.umask(0o077)  # the mode that makedirs takes is not for the folders above
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.makedirs(path, exist_ok=True)
         status = os.stat(path)
     except OSError as error:
         raise ConfigError(
             f"cannot make the folder {path}: {error.strerror}", f"make it writable for this user: {path}"
         ) from None
+    finally:
+        os.umask(umask)
     if read_only(path):
         raise ConfigError(f"the folder {path} is on a disk that is mounted read-only", "meshctl doctor names the mount")
     if status.st_uid not in (os.getuid(), 0) or not os.access(path, os.W_OK | os.X_OK):

@@ -31,7 +31,11 @@ def message_block(message: Mapping[str, Any]) -> str:
     facts = {"from": message["from"], **{key: message.get(key) for key in _FACTS}}
     if message.get("expect_reply"):
         facts["expects"] = "reply"
-    return f"{tag('peer-message', facts)}{escape(message['text'])}</peer-message>"
+    return element(facts, message["text"])
+
+
+def element(facts: Mapping[str, Any], text: str) -> str:
+    return f"{tag('peer-message', facts)}{escape(text)}</peer-message>"
 
 
 def marked(elements: Iterable[str]) -> str:

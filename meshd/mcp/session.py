@@ -108,7 +108,7 @@ class Session:
             self._named(self.name)
         if "receipt" in data:
             self._receipts[request_id] = data["receipt"]
-        return tool.result(data)
+        return tool.result(data if tool.own is None else data | {"own": given[tool.own] == self.name})
 
     def _own_name(self) -> str:
         if not self.name:

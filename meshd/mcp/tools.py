@@ -12,7 +12,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from meshd.mcp.marking import NOTICE, blocks, escape, marked, tag
+from meshd.core.text import one_line
+from meshd.mcp.marking import NOTICE, blocks, element, escape, marked, tag
 
 SHOWN_AGENTS = 200
 
@@ -95,9 +96,10 @@ class Tool(NamedTuple):
     """A tool: `method` on the control socket takes its arguments, renamed by `renamed`, with `always` beside them.
 
     `result` makes the structured result from the daemon's answer, `text` the text from the result. `own` is the
-    parameter that stands for the session's own name. `reads`: mail is handed over; `sends`: an id makes it safe to
-    repeat; `waits`: the parameter with the seconds to wait. `late` is the answer when that time is over. `first`: a
-    client that defers its tools should have this one at hand, because a wake names it.
+    parameter that stands for the session's own name; the answer then says as `own` whether it was that one. `reads`:
+    mail is handed over; `sends`: an id makes it safe to repeat; `waits`: the parameter with the seconds to wait.
+    `late` is the answer when that time is over. `first`: a client that defers its tools should have this one at hand,
+    because a wake names it.
     """
 
     name: str
@@ -180,13 +182,26 @@ def _shown(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
+# What was sent under another name is not known to be this session's own words.
+def _pending(data: Data) -> Data:
+    entries = {"entries": data["entries"]}
+    return entries if data["own"] else {"notice": NOTICE, "from": data["name"], **entries}
+
+
 def _pending_text(result: Data) -> str:
+    if "notice" in result and result["entries"]:
+        return marked(_owed(entry, result["from"]) for entry in result["entries"])
     rows = [
         f"{entry['id']} to {entry['to']}: {entry['state']}, {entry['repings']} reminders, "
-        f"your words: {escape(entry['text'][:80])}"
+        f"your words: {escape(one_line(entry['text'][:80]))}"
         for entry in result["entries"]
     ]
     return "\n".join(rows) or "no pending entries"
+
+
+def _owed(entry: Data, sender: str) -> str:
+    facts = {key: entry[key] for key in ("id", "to", "state")} | {"reminders": entry["repings"]}
+    return element({"from": sender, **facts}, entry["text"][:80])
 
 
 def _object(**kinds: Any) -> Data:
@@ -317,7 +332,7 @@ TOOLS: dict[str, Tool] = {
             args=PendingArgs,
             help="Replies that are owed to you.",
             method="pending",
-            result=lambda data: {"entries": data["entries"]},
+            result=_pending,
             output=_object(entries="array"),
             text=_pending_text,
             own="name",

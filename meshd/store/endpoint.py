@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.asyncio.connection import (
+    URL_QUERY_ARGUMENT_PARSERS,
     AbstractConnection,
     Connection,
     SSLConnection,
@@ -89,12 +90,14 @@ class Sentinel:
 class Cluster:
     """The Cluster node that holds the prefix's slot: all keys share one hash tag."""
 
-    def __init__(self, shown: str, hosts: list[tuple[str, int]], prefix: str, options: Options) -> None:
+    def __init__(
+        self, shown: str, hosts: list[tuple[str, int]], prefix: str, cls: type[AbstractConnection], options: Options
+    ) -> None:
         self.shown = shown
         self._hosts = hosts
         self._prefix = prefix
+        self._cls = cls
         self._options = options
-        self._cls: type[AbstractConnection] = SSLConnection if options.pop("ssl", False) else Connection
 
     async def connection(self) -> AbstractConnection:
         from redis.crc import key_slot
@@ -148,12 +151,15 @@ def from_url(url: str, prefix: str) -> Endpoint:
             database = urlsplit(url).path.strip("/")
             if scheme != "unix" and database and not database.isdecimal():
                 raise ValueError("the database is not a number")  # redis-py would take number 0 without a word
-            return Direct(shown, cls, options)
+            return Direct(shown, cls, _checked(cls, options))
         if scheme in _GROUPS:
             return _GROUPS[scheme](url, shown, prefix)
     except ValueError as error:
         # Where a URL cannot be taken apart, what the error quotes may be a piece of its password.
-        why = str(error) if rest.isascii() and not {"@", "?"} & set(rest) else "not a URL; encode the password with %"
+        tells = rest.isascii() and not {"@", "?"} & set(rest)
+        if isinstance(error, _BadOption):
+            tells = "@" not in rest.partition("?")[2]
+        why = str(error) if tells else "not a URL; encode the password with %"
         raise ConfigError(f"redis_url {shown}: {why}", _EXAMPLES) from None
     raise ConfigError(f"redis_url: unknown scheme {scheme[:20]!r}" if rest else "redis_url: no scheme", _EXAMPLES)
 
@@ -164,6 +170,43 @@ _EXAMPLES = (
 )
 
 
+# What a URL may ask of a connection. redis-py takes more: what we decide ourselves, and objects, which no URL can hold.
+_OPTIONS = frozenset(
+    {
+        *("host", "port", "path", "db", "username", "password", "client_name", "lib_name", "lib_version"),
+        *("socket_keepalive", "socket_read_size", "health_check_interval", "retry_on_timeout"),
+        *("ssl_keyfile", "ssl_certfile", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path"),
+        *("ssl_check_hostname", "ssl_min_version", "ssl_ciphers", "ssl_password"),
+    }
+)
+
+
+class _BadOption(ValueError):
+    """Names the option of a URL that no connection can be made with, and not its value."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the option {name[:40]!r} is unknown, or its value is not one for it")
+
+
+def _checked(cls: type[AbstractConnection], options: Options) -> Options:
+    """The options, tried on a connection that is not opened. Raises `_BadOption`."""
+    bad = next((name for name in options if name not in _OPTIONS), None)
+    if bad is None and not _usable(cls, options):
+        without = {name: {other: options[other] for other in options if other != name} for name in options}
+        bad = next((name for name, others in without.items() if _usable(cls, others)), "?")
+    if bad is not None:
+        raise _BadOption(bad)
+    return options
+
+
+def _usable(cls: type[AbstractConnection], options: Options) -> bool:
+    try:
+        _make(cls, options)
+    except (RedisError, TypeError, ValueError):
+        return False
+    return True
+
+
 def _sentinel(url: str, shown: str, prefix: str) -> Endpoint:
     hosts, options, path = _group(url, 26379)
     service, _, db = path.partition("/")
@@ -171,14 +214,13 @@ def _sentinel(url: str, shown: str, prefix: str) -> Endpoint:
         raise ValueError("no service name after the hosts")
     if db:
         options["db"] = int(db)
-    return Sentinel(shown, hosts, service, options)
+    return Sentinel(shown, hosts, service, _checked(Connection, options))
 
 
 def _cluster(url: str, shown: str, prefix: str) -> Endpoint:
     hosts, options, _ = _group(url, 6379)
-    if url.startswith("rediss"):
-        options["ssl"] = True
-    return Cluster(shown, hosts, prefix, options)
+    cls = SSLConnection if url.startswith("rediss") else Connection
+    return Cluster(shown, hosts, prefix, cls, _checked(cls, options))
 
 
 _GROUPS: dict[str, Callable[[str, str, str], Endpoint]] = {
@@ -192,7 +234,12 @@ def _group(url: str, default_port: int) -> tuple[list[tuple[str, int]], Options,
     """Hosts, connection options and path of a URL with several hosts."""
     parts = urlsplit(url)
     account, _, places = parts.netloc.rpartition("@")
-    options: Options = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    options: Options = {}
+    for name, values in parse_qs(parts.query).items():
+        try:
+            options[name] = URL_QUERY_ARGUMENT_PARSERS.get(name, str)(values[0])
+        except (TypeError, ValueError):
+            raise _BadOption(name) from None
     if account:
         user, _, password = account.partition(":")
         if user:

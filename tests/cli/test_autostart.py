@@ -67,6 +67,16 @@ def test_a_folder_of_the_daemons_name_where_the_user_stands_is_not_run(home: Hom
     assert done.returncode == 0, done.stderr
 
 
+def test_relative_paths_are_the_callers(home: Home, tmp_path: Path) -> None:
+    """The daemon that is started runs in another folder."""
+    (tmp_path / "url").write_text(home.env.pop("AGENT_MESH_REDIS_URL"))
+    home.env |= {"AGENT_MESH_SOCKET": "s/meshd.sock", "AGENT_MESH_REDIS_URL_FILE": "url"}
+    for command in ("up", "status", "down"):
+        done = subprocess.run([*MESHCTL, command], env=home.env, cwd=tmp_path, capture_output=True, timeout=30)
+        assert done.returncode == 0, done
+    assert (tmp_path / "s" / "meshd.sock.lock").exists()
+
+
 def test_eight_at_once_start_one_daemon(home: Home) -> None:
     clients = [home.begin("register", f"a{k}") for k in range(8)]
     said = [client.communicate(timeout=30) for client in clients]

@@ -60,6 +60,26 @@ def test_the_sender_is_the_option_then_the_variable_then_cli(
     assert mesh.meshctl("inbox", name) == f"[DIRECT from {sender}] hello\n"
 
 
+def test_before_cli_the_sender_is_the_configured_name(home: Home) -> None:
+    """Of a command and of a program, read again at a reload; not that of the shell that has started the daemon."""
+    home.config.parent.mkdir(parents=True)
+    home.config.write_text('name = "cfg"')
+    home.env["AGENT_MESH_NAME"] = "starter"
+    home.start()
+    del home.env["AGENT_MESH_NAME"]
+    home.meshctl("send", "bob", "1")
+    home.meshctl("send", "bob", "2", AGENT_MESH_NAME="env")
+    home.meshctl("send", "bob", "3", "--from", "given")
+    with home.rpc() as program:
+        program.call("send", target="bob", message="4")
+        program.call("hello", name="prog")
+        program.call("send", target="bob", message="5")
+    home.config.write_text("")
+    home.meshctl("reload")
+    home.meshctl("send", "bob", "6")
+    assert [m["from"] for m in home.json("inbox", "bob")["messages"]] == ["cfg", "env", "given", "cfg", "prog", "cli"]
+
+
 def test_a_dash_reads_the_message_from_standard_input(mesh: Home, name: str) -> None:
     mesh.meshctl("send", name, "-", stdin="two\nlines\n")
     (message,) = mesh.json("inbox", name)["messages"]

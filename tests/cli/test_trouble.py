@@ -23,6 +23,27 @@ def server(mesh_store: Store) -> Store:
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
+@pytest.mark.parametrize("umask", [0, 0o022])
+@pytest.mark.parametrize("rotates", [False, True])
+def test_nobody_else_can_read_what_is_made(lone: Home, umask: int, rotates: bool) -> None:
+    """Whatever the user's umask is: every file, socket and folder, those that the log's rotation makes among them."""
+    if rotates:
+        log = lone.state / "meshd.log"
+        log.parent.mkdir(parents=True, mode=0o700)
+        log.write_text("x" * (1 << 20))
+        log.chmod(0o600)
+        for folder in (lone.state.parent, lone.state.parent.parent):
+            folder.chmod(0o700)
+    script = f'umask {umask:o}; m() {{ {sys.executable} -m meshctl "$@"; }}; ' + (
+        "m register bob && m send bob hi --expect-reply && m watch bob --timeout 0.1 && m inbox bob && m status"
+    )
+    subprocess.run(["sh", "-c", script], env=lone.env, capture_output=True, check=True, timeout=60)
+    runtime = Path(lone.socket).parent
+    made = [*lone.path.rglob("*"), runtime, *runtime.rglob("*")]
+    assert rotates == (lone.state / "meshd.log.1").exists()
+    assert [(str(path), oct(path.lstat().st_mode)) for path in made if path.lstat().st_mode & 0o077] == []
+
+
 def configure(home: Home, text: str) -> None:
     home.config.parent.mkdir(parents=True, exist_ok=True)
     home.config.write_text(text)
@@ -72,6 +93,20 @@ def test_a_wrong_variable_is_named(lone: Home) -> None:
     done = lone.run("up")
     assert done.returncode == 3
     assert "AGENT_MESH_GATE_LIMIT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://u:hunter2@127.0.0.1:1/0?bogus=1", "unix:///x?bogus=1", "rediss://u:hunter2@h?bogus=x"]
+)
+def test_an_option_of_the_stores_address_that_there_is_not_is_named(lone: Home, url: str) -> None:
+    """By the daemon, which does not start, by the client, and by doctor; its password by nobody."""
+    lone.env["AGENT_MESH_REDIS_URL"] = url
+    code, said = run_meshd(lone)
+    done, doctor = lone.run("up"), lone.run("doctor")
+    assert (code, done.returncode, done.stdout, doctor.returncode) == (78, 3, "", 1)
+    for words in (said, done.stderr, doctor.stdout):
+        assert "the option 'bogus' is unknown" in words
+        assert "hunter2" not in words
 
 
 def test_an_unreadable_file_with_the_stores_address_is_named(lone: Home) -> None:

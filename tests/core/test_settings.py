@@ -80,6 +80,8 @@ def test_what_only_the_environment_says_is_told_so(tmp_path: Path, key: str) -> 
         ("max_message = 1048577", "max_message"),
         ('gate_enforce = "perhaps"', "gate_enforce"),
         ('escalate_to = "not a name"', "escalate_to"),
+        ('name = "b b"', "name"),
+        ('name = ""', "name"),
         ('prefix = "a b"', "prefix"),
         ('prefix = ""', "prefix"),
         (f'prefix = "{"x" * 65}"', "prefix"),
@@ -124,6 +126,34 @@ def test_the_url_in_a_file(tmp_path: Path) -> None:
     assert load(tmp_path, redis_url_file=str(secret), redis_url="redis://x").url == "redis://x"
 
 
+@pytest.mark.parametrize("key", ["redis_url", "redis_url_file"])
+def test_a_variable_wins_over_the_file_whichever_of_the_two_it_is(tmp_path: Path, key: str) -> None:
+    files = {name: tmp_path / name for name in ("file", "variable")}
+    for name, file in files.items():
+        file.write_text(f"redis://{name}")
+    value = str(files["variable"]) if key == "redis_url_file" else "redis://variable"
+    for text in ('redis_url = "redis://file"', f'redis_url_file = "{files["file"]}"'):
+        assert load(tmp_path, text, **{key: value}).url == "redis://variable"
+        assert load(tmp_path, text, redis_url="").url is None
+        assert load(tmp_path, text, redis_url_file="").url == "redis://file"
+
+
+def test_a_relative_path_to_the_url_is_refused_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon runs in no folder that a user would think of. A variable's is the caller's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "url").write_text("redis://h")
+    assert "config.toml: redis_url_file: " in refusal(tmp_path, 'redis_url_file = "url"')
+    assert load(tmp_path, 'redis_url_file = "~/url"').url == "redis://h"
+    assert load(tmp_path, redis_url_file="url").url == "redis://h"
+
+
+def test_the_name_is_the_files_alone(tmp_path: Path) -> None:
+    """A variable says it of whoever calls the daemon, and not of whoever has started it."""
+    assert load(tmp_path, 'name = "cfg"', name="a b").name == "cfg"
+    assert load(tmp_path, name="alice").name is None
+
+
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"redis://u:hunter2@h\xff"])
 def test_a_url_file_of_no_use_is_named(tmp_path: Path, content: bytes | None) -> None:
     secret = tmp_path / "url"
@@ -163,6 +193,45 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> 
         from_url(url, "mesh")
     assert SECRET not in str(refused.value.to_rpc())
     assert "hunter" not in str(refused.value.to_rpc())
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("redis://u:hunter2@127.0.0.1:1/0?bogus=hunter2", "bogus"),
+        ("unix:///x?bogus=1", "bogus"),
+        ("redis://h?protocol=3", "protocol"),
+        ("redis://h?socket_timeout=5", "socket_timeout"),
+        ("redis://h?credential_provider=hunter2", "credential_provider"),
+        ("redis://h?max_connections=5&password=hunter2", "max_connections"),
+        ("redis://h?ssl_ca_certs=/hunter2", "ssl_ca_certs"),
+        ("rediss://u:hunter2@h?ssl_cert_reqs=hunter2&db=1", "ssl_cert_reqs"),
+        ("redis+sentinel://u:hunter2@h/service?bogus=1", "bogus"),
+        ("redis+sentinel://h/service?health_check_interval=hunter2", "health_check_interval"),
+        ("redis+cluster://h?ssl=1", "ssl"),
+        ("rediss+cluster://h?ssl_cert_reqs=bogus", "ssl_cert_reqs"),
+    ],
+)
+def test_an_option_that_no_connection_can_have_is_named_without_its_value(url: str, option: str) -> None:
+    """When the URL is read, and not by a connection that fails long after."""
+    with pytest.raises(ConfigError) as refused:
+        from_url(url, "mesh")
+    assert f"the option '{option}' is unknown, or its value is not one for it" in refused.value.message
+    assert "hunter" not in str(refused.value.to_rpc())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:p@h:1/2?client_name=x&socket_keepalive=yes&health_check_interval=3",
+        "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=no&ssl_ca_certs=/x",
+        "unix:///x?db=3&password=p",
+        "redis+sentinel://u:p@h1,h2:2/service/3?client_name=x",
+        "rediss+cluster://h?ssl_cert_reqs=required",
+    ],
+)
+def test_options_that_a_connection_can_have_are_taken(url: str) -> None:
+    from_url(url, "mesh")
 
 
 @given(

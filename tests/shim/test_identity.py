@@ -153,6 +153,7 @@ def test_nobody_speaks_or_reads_for_another_session(mesh: Home, session: Open, n
         "mesh_reply": {"to": sent["id"], "text": "x", "from_agent": peer},
         "mesh_inbox": {"name": peer},
         "mesh_listen_once": {"name": peer},
+        "mesh_pending": {"name": peer},
         "mesh_register": {"name": peer},
     }
     for tool, arguments in attempts.items():

@@ -97,6 +97,21 @@ def test_a_wake_has_no_words_and_neither_has_a_refusal(session: Open, alice: Cli
         assert SECRET not in said
 
 
+def test_what_another_name_is_owed_is_quoted_as_another_s_words(
+    mesh: Home, session: Open, alice: Client, name: str, peer: str
+) -> None:
+    """And what the session itself is owed is on one line, whatever it wrote."""
+    text = IMITATIONS["the end of its own element"]
+    for sender in (name, peer):
+        mesh.meshctl("send", "nobody", "-", "--from", sender, "--expect-reply", stdin=text)
+    theirs, own = alice.call("mesh_pending", name=peer), alice.call("mesh_pending", name=name)
+    [element] = elements(theirs.text)
+    assert (element.facts["from"], element.facts["to"], element.text) == (peer, "nobody", shown_as(text))
+    assert (theirs.data["notice"], theirs.data["entries"][0]["text"]) == (NOTICE, text)
+    assert len(own.text.splitlines()) == 1
+    assert list(own.data) == ["entries"]
+
+
 # --- what is written straight into the store ---
 
 
