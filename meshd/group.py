@@ -14,6 +14,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys, is_name
 from meshd.errors import StoreError
+from meshd.presence import Presence
 from meshd.runner import READ_COUNT, Agent
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -26,7 +27,10 @@ Listener = Callable[[Message], None]
 
 
 class GroupReader:
-    """Reads `group` for the agents that were admitted; `listeners` see all traffic, whomever it is for."""
+    """Reads `group` for the agents that were admitted; `listeners` see all traffic, whomever it is for.
+
+    `lost(agent)` is told of one whose lease may have run out.
+    """
 
     def __init__(
         self,
@@ -34,14 +38,16 @@ class GroupReader:
         keys: Keys,
         endpoint: Endpoint,
         commands: Commands,
-        heard: Callable[[str], None],
+        presence: Presence,
+        lost: Callable[[Agent], None],
     ) -> None:
         self.listeners: set[Listener] = set()
         self._settings = settings
         self._keys = keys
         self._endpoint = endpoint
         self._commands = commands
-        self._heard = heard
+        self._presence = presence
+        self._lost = lost
         self._agents: dict[str, Agent] = {}
         self._cursor: str | None = None
 
@@ -93,17 +99,19 @@ class GroupReader:
     async def _hand_out(self, raw: RawEntries) -> None:
         cursor = raw[-1][0].decode()
         broadcasts = self._broadcasts(raw)
+        for agent in [agent for agent in self._agents.values() if not self._presence.holds(agent)]:
+            self.dismiss(agent.name)  # once its lease is known it is admitted again, with what it has missed
+            self._lost(agent)
         if broadcasts:
             await asyncio.gather(*(agent.receive_group(broadcasts, cursor) for agent in list(self._agents.values())))
         self._cursor = cursor
         for agent in self._agents.values():
-            for waiter in agent.waiters:
-                waiter.set()
+            agent.wake_waiters()
 
     def _hear_of(self, fields: list[bytes]) -> None:
         """Note who sent a copy: 0.1 programs are in no index, and are found by their traffic."""
         if fields[0] == b"from" and is_name(name := fields[1].decode("ascii", "replace")):
-            self._heard(name)
+            self._presence.heard(name)
 
     def has_read(self, newest: Sequence[Any]) -> bool:
         """Whether the reader has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
@@ -123,7 +131,7 @@ class GroupReader:
                 continue
             entry = decode(at, fields, self._keys, limit)
             if isinstance(entry, Message):
-                self._heard(entry.sender)
+                self._presence.heard(entry.sender)
                 for listener in self.listeners:
                     listener(entry)
                 everyone = entry.kind == "broadcast"
