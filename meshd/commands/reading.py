@@ -114,8 +114,7 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct:
                 overheard.append(message)
                 changed.set()
 
-        call.mesh.group.listeners.add(hear)
-        try:
+        with call.mesh.group.overheard(hear):
             while True:
                 changed.clear()
                 while overheard:
@@ -134,8 +133,6 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct:
                         return Result({"message": message.public(call.mesh.keys), "name": agent.name}, handover)
                 agent.check_hosted()
                 await changed.wait()
-        finally:
-            call.mesh.group.listeners.discard(hear)
 
 
 def _item(call: Call, agent: Agent, message: Message, kind: str) -> Result:
