@@ -6,14 +6,16 @@ One blocked connection a daemon, not one an agent: a thousand clients blocked on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys, is_name
 from meshd.errors import StoreError
+from meshd.presence import Presence
 from meshd.runner import READ_COUNT, Agent
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -22,11 +24,17 @@ from meshd.store.link import Link, RawEntries
 
 log = logging.getLogger("meshd.group")
 
-Listener = Callable[[Message], None]
+
+class _Listener:
+    """Sees all traffic behind `since`, whomever it is for; none while it is not known what was the last before it."""
+
+    def __init__(self, hear: Callable[[Message], None]) -> None:
+        self.hear = hear
+        self.since: str | None = None
 
 
 class GroupReader:
-    """Reads `group` for the agents that were admitted; `listeners` see all traffic, whomever it is for."""
+    """Reads `group` for the agents that were admitted. `lost(agent)` is told of one whose lease may have run out."""
 
     def __init__(
         self,
@@ -34,14 +42,16 @@ class GroupReader:
         keys: Keys,
         endpoint: Endpoint,
         commands: Commands,
-        heard: Callable[[str], None],
+        presence: Presence,
+        lost: Callable[[Agent], None],
     ) -> None:
-        self.listeners: set[Listener] = set()
+        self._listeners: set[_Listener] = set()
         self._settings = settings
         self._keys = keys
         self._endpoint = endpoint
         self._commands = commands
-        self._heard = heard
+        self._presence = presence
+        self._lost = lost
         self._agents: dict[str, Agent] = {}
         self._cursor: str | None = None
 
@@ -65,7 +75,7 @@ class GroupReader:
             cursor, since = self._cursor, agent.core.inbox.group or self._cursor
             if entry_key(since) < entry_key(cursor):
                 reply = await self._commands.call("XRANGE", self._keys.group, f"({since}", cursor)
-                await agent.receive_group(self._broadcasts(reply), cursor)
+                await agent.receive_group(self._broadcasts(reply, []), cursor)
             if self._cursor == cursor:
                 break
         self._agents[agent.name] = agent
@@ -73,15 +83,39 @@ class GroupReader:
     def dismiss(self, name: str) -> None:
         self._agents.pop(name, None)
 
+    @contextlib.contextmanager
+    def overheard(self, hear: Callable[[Message], None]) -> Iterator[None]:
+        """While this lasts `hear` is called with what comes into the stream, and never with what was there before.
+
+        The reader's own place would not do: a daemon that starts reads what was there before, for its agents.
+        """
+        listener = _Listener(hear)
+        self._listeners.add(listener)
+        asking = asyncio.create_task(self._begin(listener), name="the group's last entry")
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+            asking.cancel()
+
+    async def _begin(self, listener: _Listener) -> None:
+        with contextlib.suppress(StoreError):  # then the reader finds it out when it is back
+            newest = await self._commands.call("XREVRANGE", self._keys.group, "+", "-", "COUNT", 1)
+            listener.since = newest[0][0].decode() if newest else "0-0"
+
     async def _follow(self, backoff: Backoff) -> None:
         link = await Link.open(self._endpoint)
         try:
             while True:
                 info, _ = await link.probe(self._keys.group, "$", 1)
+                went_back = self._cursor is not None and entry_key(info.last) < entry_key(self._cursor)
+                for listener in self._listeners:
+                    if went_back or listener.since is None:
+                        listener.since = info.last
                 if self._cursor is None:
                     cursors = [agent.core.inbox.group for agent in self._agents.values()]
                     self._cursor = min((c for c in cursors if c is not None), key=entry_key, default=info.last)
-                elif entry_key(info.last) < entry_key(self._cursor):
+                elif went_back:
                     self._cursor = "0-0"
                     await asyncio.gather(*(agent.forget_group() for agent in list(self._agents.values())))
                 while raw := await link.read(self._keys.group, self._cursor, READ_COUNT):
@@ -92,24 +126,26 @@ class GroupReader:
 
     async def _hand_out(self, raw: RawEntries) -> None:
         cursor = raw[-1][0].decode()
-        broadcasts = self._broadcasts(raw)
+        broadcasts = self._broadcasts(raw, self._listeners)
+        for agent in [agent for agent in self._agents.values() if not self._presence.holds(agent)]:
+            self.dismiss(agent.name)  # once its lease is known it is admitted again, with what it has missed
+            self._lost(agent)
         if broadcasts:
             await asyncio.gather(*(agent.receive_group(broadcasts, cursor) for agent in list(self._agents.values())))
         self._cursor = cursor
         for agent in self._agents.values():
-            for waiter in agent.waiters:
-                waiter.set()
+            agent.wake_waiters()
 
     def _hear_of(self, fields: list[bytes]) -> None:
         """Note who sent a copy: 0.1 programs are in no index, and are found by their traffic."""
         if fields[0] == b"from" and is_name(name := fields[1].decode("ascii", "replace")):
-            self._heard(name)
+            self._presence.heard(name)
 
     def has_read(self, newest: Sequence[Any]) -> bool:
         """Whether the reader has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
         return not newest or self._cursor is None or entry_key(self._cursor) >= entry_key(newest[0][0].decode())
 
-    def _broadcasts(self, raw: RawEntries) -> list[Message | Malformed]:
+    def _broadcasts(self, raw: RawEntries, listeners: Collection[_Listener]) -> list[Message | Malformed]:
         """The broadcasts among the entries, and what should have been one; the listeners are told of all."""
         limit = self._settings().max_message
         found: list[Message | Malformed] = []
@@ -118,14 +154,15 @@ class GroupReader:
             if fields is None:
                 continue
             everyone = b"*" in fields
-            if not everyone and not self.listeners:
+            if not everyone and not listeners:
                 self._hear_of(fields)
                 continue
             entry = decode(at, fields, self._keys, limit)
             if isinstance(entry, Message):
-                self._heard(entry.sender)
-                for listener in self.listeners:
-                    listener(entry)
+                self._presence.heard(entry.sender)
+                for listener in listeners:
+                    if listener.since is not None and entry_key(entry.at) > entry_key(listener.since):
+                        listener.hear(entry)
                 everyone = entry.kind == "broadcast"
             if everyone and not isinstance(entry, Ping):
                 found.append(entry)

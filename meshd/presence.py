@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from meshd.core.names import Keys, is_name, new_id
 from meshd.core.records import Moved, Position
 from meshd.core.text import one_line
 from meshd.core.wake import RUNGS, STEP, Worked
-from meshd.errors import NotAllowed, StoreError
+from meshd.errors import NotAllowed, OutcomeUnknown, StoreDown, StoreError
 from meshd.runner import Agent
 from meshd.store.commands import Commands
 
@@ -36,29 +36,38 @@ _RENEW_BATCH = 100
 
 
 class _ReadRecord(msgspec.Struct, omit_defaults=True):
-    """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, and single ids above."""
+    """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, single ids above; by whom."""
 
     p: str = "0-0"
     i: int = 0
     g: str | None = None
     x: list[str] = []
+    h: str = ""
 
 
 class Taken(NamedTuple):
-    """A lease that was acquired. `nonce` is the ping's that told the previous holder, if there was one."""
+    """A lease that was acquired. `nonce` is the ping's that told the previous holder, if there was one.
+
+    `asked`: when, in wall seconds; the lease lasts from then on at least.
+    """
 
     read: Moved | None
     group_last: str
     nonce: str | None
+    asked: float
 
 
 class Presence:
-    """The names that this daemon holds, as the store and the other daemons see them."""
+    """The names that this daemon holds, as the store and the other daemons see them.
 
-    def __init__(self, keys: Keys, commands: Commands, instance: str) -> None:
+    `lost(agent)` is called when the store says that a lease is not ours (any more): it has run out, or was taken.
+    """
+
+    def __init__(self, keys: Keys, commands: Commands, instance: str, lost: Callable[[Agent], None]) -> None:
         self._keys = keys
         self._commands = commands
         self._instance = instance
+        self._lost = lost
         self._host = socket.gethostname()
         self._changed_positions: dict[str, Agent] = {}
         self._changed_registry: dict[str, Agent] = {}
@@ -67,6 +76,25 @@ class Presence:
         self._scan_cursor: bytes | int = 0
 
     # --- the lease ---
+
+    def holds(self, agent: Agent) -> bool:
+        """Whether its lease is ours and cannot have run out, so that mail may be received.
+
+        By the wall clock, the only one that goes on while a machine or the process sleeps.
+        """
+        return agent.leased and self._runs(agent)
+
+    def may_hand_out(self, agent: Agent) -> bool:
+        """Whether its mail may be given to somebody here.
+
+        While the store is out of reach, what was received is not withheld, unless the lease ran out before: then this
+        daemon was away, and another one may have handed out the same.
+        """
+        return self._runs(agent) and (agent.leased or not self._commands.up.is_set())
+
+    def _runs(self, agent: Agent) -> bool:
+        known = time.time() if self._commands.up.is_set() else self._commands.since
+        return abs(known - agent.renewed) <= LEASE_TTL
 
     async def acquire(self, agent: Agent, *, takeover: bool = False) -> Taken:
         """Take the name for this daemon. Raises `NotAllowed` naming the holder, or `StoreError`."""
@@ -84,32 +112,52 @@ class Presence:
         reply = await self._commands.script("host", lease_keys, args)
         if reply[0] == 0:
             raise _held(name, reply[2])
-        agent.leased = True
-        return Taken(_read_record(reply[1]), reply[2].decode(), nonce if reply[3] else None)
+        return Taken(_read_record(reply[1]), reply[2].decode(), nonce if reply[3] else None, now)
 
     async def read_record(self, name: str) -> Moved | None:
         return _read_record(await self._commands.call("GET", self._keys.read(name)) or b"")
 
-    async def renew(self, agents: Iterable[Agent]) -> list[Agent]:
-        """Renew each lease and registry entry; those that another daemon has taken are returned."""
-        results = await asyncio.gather(*(self._renew(agent, LEASE_TTL) for agent in agents))
-        return [agent for agent in results if agent is not None]
+    async def renew(self, agents: Iterable[Agent]) -> None:
+        """Renew each lease and registry entry; those that are not ours any more are lost. Raises `StoreError`."""
+        held = list(agents)
+        answers = await asyncio.gather(*map(self.renewed, held), return_exceptions=True)
+        for agent, answer in zip(held, answers, strict=True):
+            if answer is False:
+                self._lost(agent)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+
+    async def renewed(self, agent: Agent) -> bool:
+        """Renew one; False if it is not ours any more. Raises `StoreError`."""
+        asked = time.time()
+        try:
+            ours = await self._renew(agent, LEASE_TTL)
+        except (StoreDown, OutcomeUnknown):
+            raise
+        except StoreError:
+            agent.renewed = asked  # nobody is away who asks and is refused
+            raise
+        if ours:
+            agent.renewed = asked
+            agent.wake_waiters()
+        return ours
 
     async def release(self, agent: Agent) -> None:
         """Give the name up, after the last word on how far it was read. Raises `StoreError`."""
         if agent.leased:
             await self.write_position(agent)
-            await self._renew(agent, 0)
-            agent.leased = False
+        await self._renew(agent, 0)  # in any case: of an `acquire` that failed it may not be known whether it did
+        agent.leased = False
 
-    async def _renew(self, agent: Agent, ttl: int) -> Agent | None:
+    async def _renew(self, agent: Agent, ttl: int) -> bool:
         keys, name = self._keys, agent.name
-        holder = await self._commands.script(
+        (ours,) = await self._commands.script(
             "renew",
             [keys.lease(name), keys.registry(name), keys.presence],
             [self._instance, ttl, self._entry(agent), name, f"{time.time():.3f}"],
         )
-        return agent if holder else None
+        return bool(ours)
 
     def _entry(self, agent: Agent) -> bytes:
         """The registry entry: 0.1's four fields and ours. A hidden agent has none."""
@@ -170,19 +218,29 @@ class Presence:
         """False if the store did not take them; they are wanted again."""
         changed, self._changed_positions = self._changed_positions, {}
         try:
-            await asyncio.gather(*(self.write_position(agent) for agent in changed.values() if agent.leased))
+            held = [agent for agent in changed.values() if agent.leased]
+            ours = await asyncio.gather(*map(self.write_position, held))
         except StoreError:
             self._changed_positions = {**changed, **self._changed_positions}
             self._wanted.set()
             return False
+        for agent, still in zip(held, ours, strict=True):
+            if not still:
+                self._lost(agent)
         return True
 
-    async def write_position(self, agent: Agent) -> None:
-        record = agent.core.read_record()
+    async def write_position(self, agent: Agent) -> bool:
+        """Tell how far it was read; False if the name is not ours any more. Raises `StoreError`."""
+        keys, record = self._keys, agent.core.read_record()
         value = msgspec.json.encode(
-            _ReadRecord(p=record.position.at, i=record.position.index, g=record.group, x=record.read_ids)
+            _ReadRecord(
+                p=record.position.at, i=record.position.index, g=record.group, x=record.read_ids, h=self._instance
+            )
         )
-        await self._commands.call("SET", self._keys.read(agent.name), value, "EX", READ_TTL)
+        (ours,) = await self._commands.script(
+            "position", [keys.lease(agent.name), keys.read(agent.name)], [self._instance, value, READ_TTL]
+        )
+        return bool(ours)
 
     # --- who ---
 

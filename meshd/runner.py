@@ -53,6 +53,8 @@ class Shared(NamedTuple):
     troubles: Troubles
     position_changed: Callable[[Agent], None]
     registry_changed: Callable[[Agent], None]
+    holds: Callable[[Agent], bool]
+    acquire: Callable[[Agent], Coroutine[Any, Any, bool]]
     check_lease: Callable[[Agent], Coroutine[Any, Any, None]]
 
 
@@ -80,6 +82,8 @@ class Agent:
         self.last_turn = time.monotonic()  # of the reader
         self.last_received = 0.0
         self.leased = False
+        self.leasing = asyncio.Lock()
+        self.renewed = time.time()  # when the lease was asked for that was then given; before the first: the start
         self.gone: MeshError | None = None
         self._journal = journal
         self._notify = notify
@@ -104,20 +108,21 @@ class Agent:
             damaged = self._journal.damaged
             log.error("%s: %d damaged records in the journal, kept aside", self.name, damaged, extra=self._about)
 
-    async def run(self, acquire: Callable[[Agent], Coroutine[Any, Any, bool]]) -> None:
+    async def run(self) -> None:
         """Receive until cancelled, or until the name is held elsewhere: the one restart wrapper.
 
-        A fault here harms no other agent. `acquire` takes the lease; False means that another daemon has it.
+        A fault here harms no other agent.
         """
         backoff = Backoff()
         self._wind_timer()
         while True:
             self.last_turn = started = time.monotonic()
             try:
-                if not self.leased and not await acquire(self):
+                if not self.leased and not await self._shared.acquire(self):
                     return
                 self._start_resending()
                 await self._receive()
+                return
             except StoreError as error:
                 self._say_trouble(error.message, of_store=isinstance(error, StoreDown | StoreBusy))
                 self._shared.commands.check_now()
@@ -184,6 +189,10 @@ class Agent:
         """The fields by which a line of the log is found, where it has fields (meshd/service/journal.py)."""
         return {"agent": self.name}
 
+    def wake_waiters(self) -> None:
+        for waiter in self.waiters:
+            waiter.set()
+
     def check_hosted(self) -> None:
         """Raises the reason why this name is not hosted here any more: whoever waits for its mail waits in vain."""
         if self.gone is not None:
@@ -202,6 +211,7 @@ class Agent:
     # --- receiving ---
 
     async def _receive(self) -> None:
+        """Take in what comes, until the name is held elsewhere."""
         link = await Link.open(self._shared.endpoint)
         try:
             stream = self._shared.keys.inbox(self.name)
@@ -213,6 +223,12 @@ class Agent:
                     info, raw = await link.probe(stream, cursor, READ_COUNT)
                 else:
                     info, raw = None, await link.read(stream, cursor, READ_COUNT)
+                if not self._shared.holds(self):
+                    # What was read may be another daemon's by now; and if not, it begins where that one stopped.
+                    if not await self._shared.acquire(self):
+                        return
+                    probe = True
+                    continue
                 full = len(raw) >= READ_COUNT
                 if full and info is None:
                     # So many at once may have pushed others out, and that can be counted only before these are
@@ -307,8 +323,7 @@ class Agent:
         await self._on_disk(functools.partial(self._write, records))
         for record in records:
             self.core.apply(record)
-        for waiter in self.waiters:
-            waiter.set()
+        self.wake_waiters()
         if self._journal.wants_compaction:
             # A failure is said and no more: the records are on the disk, and the journal goes on growing.
             with contextlib.suppress(Full):

@@ -46,6 +46,7 @@ log = logging.getLogger("meshd")
 
 COUNT_ALL = 10_000  # more than a stream's bound
 HANDOVER = 2.0  # seconds that a takeover waits for the previous holder's last word
+_TRIED = 2.0  # seconds after its start in which it should be known whether the store is there
 _TAKEN = "another daemon took it over"
 
 
@@ -76,8 +77,10 @@ class Supervisor:
         self.outbox = Outbox(configuration, self.keys, self.commands, secrets.token_hex(8))
         self.waiters = Waiters(self.endpoint)
         self.requests = Requests(self.keys, self.outbox, self.waiters)
-        self.presence = Presence(self.keys, self.commands, self.instance)
-        self.group = GroupReader(lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence.heard)
+        self.presence = Presence(self.keys, self.commands, self.instance, self._lost)
+        self.group = GroupReader(
+            lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence, self._lost
+        )
         self._disk = DiskWorker()
         self._shared = Shared(
             settings=lambda: self.settings,
@@ -90,6 +93,8 @@ class Supervisor:
             troubles=Troubles(logging.getLogger("meshd.agent")),
             position_changed=self.presence.position_changed,
             registry_changed=self.presence.registry_changed,
+            holds=self.presence.holds,
+            acquire=self._acquire,
             check_lease=self._check_lease,
         )
         self.sessions = Sessions(
@@ -194,9 +199,7 @@ class Supervisor:
         while True:
             try:
                 await self.commands.up.wait()
-                held = [agent for agent in self.agents.values() if agent.leased]
-                for agent in await self.presence.renew(held):
-                    await self._let_go(agent, _TAKEN)
+                await self.presence.renew(agent for agent in self.agents.values() if agent.leased)
                 await self.presence.housekeeping()
             except StoreError as error:
                 # What everybody meets is said once, of the store.
@@ -237,7 +240,7 @@ class Supervisor:
         return agent
 
     def _run_agent(self, agent: Agent) -> None:
-        task = asyncio.create_task(agent.run(self._acquire), name=f"agent {agent.name}")
+        task = asyncio.create_task(agent.run(), name=f"agent {agent.name}")
         self._tasks[agent.name] = task
 
     async def host(self, name: str, *, role: str | None = None, stealth: bool = False, takeover: bool = False) -> Agent:
@@ -252,13 +255,14 @@ class Supervisor:
                 agent.hosted = changed
                 self._save_hosted(agent)
             # Said again, it is also what brings a lease back that the store has lost.
-            taken: list[Agent] = []
-            with contextlib.suppress(StoreError):
-                taken = await self.presence.renew([agent]) if agent.leased else []
-            if not taken:
-                return agent
-            await self._part_with(agent, _TAKEN)
-            return await self._host_new(name, changed, takeover)
+            try:
+                await self._take(agent, takeover=takeover)
+            except NotAllowed:
+                await self._part_with(agent, _TAKEN)
+                raise
+            except StoreError:
+                pass
+            return agent
 
     async def _host_new(self, name: str, hosted: Hosted, takeover: bool) -> Agent:
         if self.trouble is not None:  # the list would be written, and what is in it lost
@@ -286,18 +290,27 @@ class Supervisor:
         self.events.publish("agent.registered", agent=name)
         return agent
 
-    async def _acquire(self, agent: Agent) -> bool:
-        """For an agent of an earlier run: its lease again, or the news that somebody else has it."""
+    async def _acquire(self, agent: Agent, gone: str | None = None) -> bool:
+        """For a hosted agent: its lease again, or, with the words `gone`, the news that somebody else has it."""
         try:
             await self._take(agent, takeover=False)
-        except NotAllowed as error:
-            self._background(self._let_go(agent, error.message), f"let go of {agent.name}")
+        except (NotAllowed, NotFound) as error:
+            agent.leased = False
+            self._background(self._let_go(agent, gone or error.message), f"let go of {agent.name}")
             return False
         await self.group.admit(agent)
         return True
 
     async def _take(self, agent: Agent, *, takeover: bool) -> None:
         """Acquire the lease, and go on where the name was read, wherever that was."""
+        async with agent.leasing:
+            agent.check_hosted()
+            agent.renewed = await self._move_in(agent, takeover=takeover)
+            agent.leased = True
+        agent.wake_waiters()
+
+    async def _move_in(self, agent: Agent, *, takeover: bool) -> float:
+        """When it was asked for."""
         taken = await self.presence.acquire(agent, takeover=takeover)
         read = taken.read
         if taken.nonce is not None:
@@ -311,6 +324,7 @@ class Supervisor:
             if read.group is None and inbox.group is None:
                 read.group = taken.group_last
             await agent.execute(functools.partial(agent.core.move, read))
+        return taken.asked
 
     async def _begin(self, agent: Agent, group_last: str) -> None:
         """A name that nobody has hosted: from 0.1's cursor if it left one, else all that the store holds."""
@@ -350,8 +364,7 @@ class Supervisor:
         self.group.dismiss(name)
         await _end([self._tasks.pop(name)] if name in self._tasks else [])
         await agent.stop()
-        for waiter in agent.waiters:
-            waiter.set()
+        agent.wake_waiters()
         # Last, because either may fail, and by then nothing of the agent runs here any more.
         try:
             self._write_hosted()
@@ -361,10 +374,31 @@ class Supervisor:
     async def _check_lease(self, agent: Agent) -> None:
         """Somebody says that the name was taken over: look, and let go if it is so."""
         with contextlib.suppress(StoreError):
-            if agent.leased and await self.presence.renew([agent]):
+            if not agent.leased or not await self.presence.renewed(agent):
                 agent.leased = False
-                await self.presence.write_position(agent)
-                self._background(self._let_go(agent, _TAKEN), f"let go of {agent.name}")
+                await self.presence.write_position(agent)  # before the ping is answered: the new holder waits for it
+                self._lost(agent)
+
+    def _lost(self, agent: Agent) -> None:
+        """Its lease is not ours, or that is not known: nothing is received or handed out before it is."""
+        agent.leased = False
+        self._background(self._regain(agent), f"regain {agent.name}")
+
+    async def _regain(self, agent: Agent) -> None:
+        with contextlib.suppress(StoreError, Full):  # its reader tries it again
+            await self.presence.write_position(agent)
+            if await self._acquire(agent, _TAKEN):
+                self.presence.position_changed(agent)
+
+    async def hold(self, agent: Agent) -> None:
+        """Before its mail is handed out: be sure of the lease. Raises `NotAllowed`, `NotFound`, `StoreError`."""
+        if not self.commands.tried.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TRIED):
+                    await self.commands.tried.wait()
+        if not self.presence.may_hand_out(agent) and not await self._acquire(agent, _TAKEN):
+            await self._let_go(agent, _TAKEN)
+            agent.check_hosted()
 
     async def _let_go(self, agent: Agent, why: str) -> None:
         async with self._hosting:
@@ -381,6 +415,13 @@ class Supervisor:
             except (StoreError, Full) as error:
                 log.error("%s: %s", agent.name, error.message, extra=about)
             self.events.publish("agent.moved", agent=agent.name, why=why)
+
+    def is_sure(self, agent: Agent) -> bool:
+        """Whether its mail may be handed out now. If not, that is looked into, and whoever waits is woken."""
+        sure = self.presence.may_hand_out(agent)
+        if not sure and agent.leased and self.commands.up.is_set():
+            self._lost(agent)
+        return sure
 
     def _background(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)

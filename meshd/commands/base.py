@@ -66,8 +66,7 @@ class Handover:
         if self._open:
             self._open = False
             self.agent.core.inbox.release(self._ids)
-            for waiter in self.agent.waiters:
-                waiter.set()
+            self.agent.wake_waiters()
 
 
 class Result(NamedTuple):
@@ -138,7 +137,7 @@ class Call(abc.ABC):
                     commands.call("XREVRANGE", keys.group, "+", "-", "COUNT", 1),
                 )
                 async with waiting(agent) as changed:
-                    while not (agent.has_read(last) and group.has_read(group_last)):
+                    while agent.gone is None and not (agent.has_read(last) and group.has_read(group_last)):
                         await changed.wait()
                         changed.clear()
 

@@ -51,6 +51,7 @@ async def inbox(call: Call, p: InboxParams) -> Result:
         raise UsageError(f"limit must be from 1 to {MAX_LIMIT}", "as in --limit 100")
     agent = await call.host(p.name)
     await call.fresh(agent)
+    await call.mesh.hold(agent)
     box = agent.core.inbox
     messages = box.peek(p.limit, call.max_bytes) if p.peek else box.take(p.limit, call.max_bytes)
     lost = box.lost_untold
@@ -104,6 +105,7 @@ async def listen(call: Call, p: ListenParams) -> Result:
 async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct: bool = False) -> Result:
     """Give messages as they come; with no `follow`, the first direct one is the result; with `direct`, only those."""
     overheard: deque[Message] = deque(maxlen=_GROUP_QUEUE)
+    await call.mesh.hold(agent)
     async with call.attached(agent, hidden=hidden), waiting(agent) as changed:
 
         def hear(message: Message) -> None:
@@ -112,13 +114,13 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct:
                 overheard.append(message)
                 changed.set()
 
-        call.mesh.group.listeners.add(hear)
-        try:
+        with call.mesh.group.overheard(hear):
             while True:
                 changed.clear()
                 while overheard:
                     await call.emit(_item(call, agent, overheard.popleft(), "group"))
-                for message in agent.core.inbox.take(1, call.max_bytes, direct=direct):
+                ours = call.mesh.is_sure(agent)
+                for message in agent.core.inbox.take(1, call.max_bytes, direct=direct) if ours else ():
                     changed.set()  # there may be more
                     handover = Handover(agent, [message])
                     if message.kind == "broadcast" or follow:
@@ -131,8 +133,6 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct:
                         return Result({"message": message.public(call.mesh.keys), "name": agent.name}, handover)
                 agent.check_hosted()
                 await changed.wait()
-        finally:
-            call.mesh.group.listeners.discard(hear)
 
 
 def _item(call: Call, agent: Agent, message: Message, kind: str) -> Result:

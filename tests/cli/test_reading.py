@@ -103,6 +103,39 @@ def test_listen_shows_group_traffic_while_it_waits(mesh: Home, name: str, peer: 
     assert mesh.meshctl("inbox", name) == ""
 
 
+def test_what_was_said_before_listen_waited_is_not_group_traffic_seen_while_waiting(home: Home) -> None:
+    """A daemon that starts reads the group from where its agents were; whoever waits hears what comes from now on."""
+    home.meshctl("register", "bob")
+    for n in range(3):
+        home.meshctl("send", "bob", f"before {n}", "--from", "al")
+    for _ in range(3):
+        home.meshctl("down")
+        assert home.run("listen", "carol", "--timeout", "1").stdout == ""  # and starts the daemon
+    with running(home, "listen", "carol", "--timeout", "20") as listening:
+        wait_until(lambda: attached(home, "carol"), "listen is attached")
+        home.meshctl("send", "bob", "after", "--from", "al")
+        assert listening.line() == "[GROUP from al] after"
+        home.meshctl("deregister", "bob")
+        home.meshctl("register", "bob")  # which reads what it has missed of the group
+        home.meshctl("send", "carol", "done", "--from", "al")
+        assert listening.end() == (0, "[DIRECT from al] done\n", "")
+
+
+def test_a_monitor_that_outlives_its_daemon_repeats_nothing(home: Home) -> None:
+    home.start()
+    home.meshctl("register", "bob")
+    home.meshctl("send", "bob", "before", "--from", "al")
+    with running(home, "monitor", "eve") as monitor:
+        wait_until(lambda: attached(home, "eve"), "it is attached")
+        home.meshctl("send", "bob", "meanwhile", "--from", "al")
+        assert monitor.line() == "[GROUP from al] meanwhile"
+        home.kill()
+        home.start()
+        wait_until(lambda: attached(home, "eve"), "it is attached again")
+        home.meshctl("send", "eve", "to you", "--from", "al")
+        assert monitor.line() == "[DIRECT from al] to you"
+
+
 def test_listen_times_out_with_exit_code_1_and_says_so_on_standard_error(mesh: Home, name: str) -> None:
     done = mesh.run("listen", name, "--timeout", "0.2")
     assert (done.returncode, done.stdout) == (1, "")
