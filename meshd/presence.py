@@ -151,8 +151,9 @@ class Presence:
         """Give the name up, after the last word on how far it was read. Raises `StoreError`."""
         if agent.leased:
             await self.write_position(agent)
-        await self._renew(agent, 0)  # in any case: of an `acquire` that failed it may not be known whether it did
-        agent.leased = False
+        if agent.leased or self._commands.up.is_set():  # of an `acquire` that failed it may not be known whether it did
+            await self._renew(agent, 0)
+            agent.leased = False
 
     async def _renew(self, agent: Agent, ttl: int) -> bool:
         keys, name = self._keys, agent.name

@@ -48,12 +48,8 @@ def _agent(agent: dict[str, Any], facts: Facts, store: Answers) -> Iterator[Find
     name, now = agent["name"], time.time()
     lasts = duration(now - agent["since"]) if "since" in agent else "?"
     if agent["trouble"]:
-        yield Finding(
-            "error",
-            AREA,
-            f"{name}: {agent['trouble']} (for {lasts})",
-            _mend(agent["trouble"], facts, lambda keys: keys.inbox(name)),
-        )
+        next_ = _mend(agent["trouble"], facts, lambda keys: keys.inbox(name))
+        yield Finding("error", AREA, f"{name}: {agent['trouble']} (for {lasts})", next_)
     elif agent["state"] == "catching up" and now - agent.get("since", now) > LATE:
         what = f"{name}: its reader has been catching up for {lasts}"
         yield Finding("warning", AREA, what, skew.restart(facts.managed_by))
