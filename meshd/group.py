@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys, is_name
-from meshd.errors import StoreError
+from meshd.errors import StoreBusy, StoreDown, StoreError
+from meshd.outage import Outage
 from meshd.presence import Presence
 from meshd.runner import READ_COUNT, Agent
 from meshd.settings import Settings
@@ -54,6 +56,9 @@ class GroupReader:
         self._lost = lost
         self._agents: dict[str, Agent] = {}
         self._cursor: str | None = None
+        self.trouble: str | None = None  # but the store's own, which is said of the store
+        self.since = time.time()  # so long it reads, or is in trouble
+        self._outage = Outage(log)
 
     async def run(self) -> None:
         """Read until cancelled, beginning with what the agents admitted before have not had yet."""
@@ -62,12 +67,23 @@ class GroupReader:
             try:
                 await self._follow(backoff)
             except StoreError as error:
-                log.debug("group: %s", error.message)
+                if not isinstance(error, StoreDown | StoreBusy):
+                    self._say_trouble(error.message)
                 self._commands.check_now()
             except Exception:
-                log.exception("the group reader failed and is started again")
+                self._say_trouble("the group's reader failed and is started again; see the log", exc_info=True)
             await asyncio.sleep(backoff.next())
             await self._commands.up.wait()
+
+    def _say_trouble(self, text: str | None, *, exc_info: bool = False) -> None:
+        """This keeps broadcasts from everybody; None: nothing does any more."""
+        if (text is None) != (self.trouble is None):
+            self.since = time.time()
+        self.trouble = text
+        if text is not None:
+            self._outage.begin(f"broadcasts are not received: {text}", exc_info=exc_info)
+        else:
+            self._outage.end("broadcasts are received again")
 
     async def admit(self, agent: Agent) -> None:
         """Add an agent: first what it has missed up to where the reader stands, then all that comes."""
@@ -108,6 +124,7 @@ class GroupReader:
         try:
             while True:
                 info, _ = await link.probe(self._keys.group, "$", 1)
+                self._say_trouble(None)
                 went_back = self._cursor is not None and entry_key(info.last) < entry_key(self._cursor)
                 for listener in self._listeners:
                     if went_back or listener.since is None:

@@ -8,14 +8,15 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from meshd import __version__
 from meshd.core.backoff import Backoff
-from meshd.core.names import Keys, is_name, new_id
-from meshd.core.records import Moved, Position
+from meshd.core.message import is_entry_id
+from meshd.core.names import Keys, is_id, is_name, new_id
+from meshd.core.records import UNKNOWN, Moved, Position
 from meshd.core.text import one_line
 from meshd.core.wake import RUNGS, STEP, Worked
 from meshd.errors import NotAllowed, OutcomeUnknown, StoreDown, StoreError
@@ -24,12 +25,15 @@ from meshd.store.commands import Commands
 
 log = logging.getLogger("meshd.presence")
 
+T = TypeVar("T")
+
 LEASE_TTL = 180
 RENEW_EVERY = 45.0
 READ_TTL = 30 * 86400
 REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
 REGISTRY_PAUSE = 2.0
 _HEARD = 1000
+_NUMBERS = 1e15  # no time, process or count is greater; JSON has no such bound
 # Of a smaller store all is seen at once; a larger one takes a few looks, and costs no more each.
 _SCAN_STEPS, _SCAN_COUNT = 4, 2500
 _RENEW_BATCH = 100
@@ -147,8 +151,9 @@ class Presence:
         """Give the name up, after the last word on how far it was read. Raises `StoreError`."""
         if agent.leased:
             await self.write_position(agent)
-        await self._renew(agent, 0)  # in any case: of an `acquire` that failed it may not be known whether it did
-        agent.leased = False
+        if agent.leased or self._commands.up.is_set():  # of an `acquire` that failed it may not be known whether it did
+            await self._renew(agent, 0)
+            agent.leased = False
 
     async def _renew(self, agent: Agent, ttl: int) -> bool:
         keys, name = self._keys, agent.name
@@ -261,7 +266,8 @@ class Presence:
         floor = now - REMEMBERED if everyone else now
         index = await self._commands.call("ZRANGEBYSCORE", self._keys.presence, f"{floor:.3f}", "+inf", "WITHSCORES")
         pairs = zip(index[::2], index[1::2], strict=True)
-        expires = {key.decode("utf-8", "replace"): float(score) for key, score in pairs}
+        scores = {key.decode("utf-8", "replace"): float(score) for key, score in pairs}
+        expires = {name: score for name, score in scores.items() if score < _NUMBERS}
         names = sorted({name for name in [*expires, *self._heard] if is_name(name)})
         if not names:
             return []
@@ -271,7 +277,7 @@ class Presence:
             if value is not None:
                 found.append(_registered(name, value, now))
             elif name in expires and everyone:
-                found.append({"agent": name, "live": False, "gone_for": round(now - expires[name], 1)})
+                found.append({"agent": name, "live": False, "gone_for": round(max(0.0, now - expires[name]), 1)})
             elif name not in expires:
                 self._heard.pop(name, None)
         return found
@@ -301,15 +307,12 @@ class Presence:
 
 def _registered(name: str, value: bytes, now: float) -> dict[str, Any]:
     """A registry entry as shown: written by anybody, so every value is checked."""
-    try:
-        raw = msgspec.json.decode(value)
-    except msgspec.MsgspecError:
-        raw = {}
-    entry = raw if isinstance(raw, dict) else {}
+    entry = _decoded(value, dict[str, Any]) or {}
 
     def number(key: str) -> float | None:
         found = entry.get(key)
-        return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+        sound = isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < _NUMBERS
+        return found if sound else None
 
     def text(key: str) -> str:
         found = entry.get(key)
@@ -342,15 +345,19 @@ def _worked(value: object) -> dict[str, Any] | None:
 
 
 def _read_record(value: bytes) -> Moved | None:
-    if not value:
+    record = _decoded(value, _ReadRecord)
+    if record is None or not (is_entry_id(record.p) and is_entry_id(record.g or "0-0") and record.i >= UNKNOWN):
         return None
+    read_ids = [message_id for message_id in record.x if is_id(message_id)]
+    return Moved(position=Position(record.p, record.i), group=record.g, read_to=record.p, read_ids=read_ids)
+
+
+def _decoded(value: bytes, type_: type[T]) -> T | None:
+    """JSON from the store, where anybody writes what he likes; None if it is not what it should be."""
     try:
-        record = msgspec.json.decode(value, type=_ReadRecord)
-        position = Position(record.p, record.i)
-        tuple(map(int, f"{record.p}-{record.g or '0-0'}".split("-")))
-    except (msgspec.MsgspecError, ValueError):
+        return msgspec.json.decode(value, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return Moved(position=position, group=record.g, read_to=record.p, read_ids=record.x)
 
 
 def _held(name: str, registry: bytes) -> NotAllowed:

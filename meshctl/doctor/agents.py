@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from meshctl import skew
@@ -33,6 +33,9 @@ def check(facts: Facts, store: Answers) -> Iterator[Finding]:
         if not list(files.journal_of(paths.journal(name))):
             yield Finding("error", AREA, f"{name} is not hosted: {why}", f"meshctl register {quote(name)}")
     findings = [found for agent in status["agents"] for found in _agent(agent, facts, store)]
+    if trouble := (status.get("group") or {}).get("trouble"):
+        next_ = _mend(trouble, facts, lambda keys: keys.group)
+        findings.append(Finding("error", AREA, f"broadcasts are not received: {trouble}", next_))
     yield from findings
     if (status.get("mcp") or {}).get("trouble"):
         yield Finding("error", AREA, f"MCP sessions are not served: {status['mcp']['trouble']}", "meshctl logs -n 50")
@@ -45,7 +48,8 @@ def _agent(agent: dict[str, Any], facts: Facts, store: Answers) -> Iterator[Find
     name, now = agent["name"], time.time()
     lasts = duration(now - agent["since"]) if "since" in agent else "?"
     if agent["trouble"]:
-        yield Finding("error", AREA, f"{name}: {agent['trouble']} (for {lasts})", _mend(agent, facts))
+        next_ = _mend(agent["trouble"], facts, lambda keys: keys.inbox(name))
+        yield Finding("error", AREA, f"{name}: {agent['trouble']} (for {lasts})", next_)
     elif agent["state"] == "catching up" and now - agent.get("since", now) > LATE:
         what = f"{name}: its reader has been catching up for {lasts}"
         yield Finding("warning", AREA, what, skew.restart(facts.managed_by))
@@ -72,10 +76,9 @@ def _waking(agent: dict[str, Any], now: float) -> Iterator[Finding]:
     yield Finding("warning", AREA, what, read)
 
 
-def _mend(agent: dict[str, Any], facts: Facts) -> str:
-    trouble = agent["trouble"]
+def _mend(trouble: str, facts: Facts, stream: Callable[[Keys], str]) -> str:
     if "WRONGTYPE" in trouble and facts.settings is not None:
-        key = Keys(facts.settings.prefix).inbox(agent["name"])
+        key = stream(Keys(facts.settings.prefix))
         return f"{redis_cli(facts)} rename {quote(key)} {quote(key + '.wrong')}"  # something else stands there
     if trouble.startswith("cannot write in "):
         return f"df -h {quote(trouble.removeprefix('cannot write in ').rpartition(': ')[0])}  # make room there"

@@ -31,7 +31,7 @@ def summary(call: Call) -> dict[str, Any]:
     `ok`: it works for everybody. `trouble` is the daemon's own, with its `hint`.
     """
     mesh = call.mesh
-    commands, gateway = mesh.commands, mesh.gateway
+    commands, gateway, group = mesh.commands, mesh.gateway, mesh.group
     up, refused = commands.up.is_set(), commands.refused
     store: dict[str, Any] = {
         "state": "up" if up else "down",
@@ -47,7 +47,7 @@ def summary(call: Call) -> dict[str, Any]:
         store |= {"pid": mesh.embedded.pid, "restarts": mesh.embedded.restarts}
     agents = [_agent_summary(agent, up) for agent in mesh.agents.values()]
     trouble = mesh.trouble
-    well = up and not refused and not mesh.refused and not trouble and not gateway.trouble
+    well = up and not (refused or mesh.refused or trouble or gateway.trouble or group.trouble)
     return {
         "ok": well and not any(agent["trouble"] for agent in agents),
         "version": __version__,
@@ -62,6 +62,7 @@ def summary(call: Call) -> dict[str, Any]:
         "prefix": mesh.settings.prefix,
         "agents": agents,
         "refused": dict(mesh.refused),
+        "group": {"since": group.since, "trouble": group.trouble},
         "mcp": {"pid": gateway.pid, "restarts": gateway.restarts, "trouble": gateway.trouble},
     }
 
@@ -129,6 +130,8 @@ def show_status(data: dict[str, Any]) -> Printed:
     out += "".join(_troubles(data["agents"], now))
     out += "".join(_wake_trouble(agent) for agent in data["agents"])
     out += "".join(f"{name} is not hosted: {why}\n" for name, why in data["refused"].items())
+    if (group := data.get("group") or {}).get("trouble"):
+        out += f"broadcasts are not received: {group['trouble']}\n"
     if data["mcp"]["trouble"]:
         out += f"MCP sessions are not served: {data['mcp']['trouble']}\n"
     works = store["state"] == "up" and not store["refuses"]
@@ -146,6 +149,8 @@ def _verdict(data: dict[str, Any], now: float) -> str:
         return f"does not work: {data['trouble']}"
     bad = [f"{a['name']} (for {duration(now - a['since'])})" for a in agents if a["trouble"]]
     bad += [f"{name} (not hosted)" for name in data["refused"]]
+    if (group := data.get("group") or {}).get("trouble"):
+        bad.append(f"broadcasts (for {duration(now - group['since'])})")
     if bad:
         return f"works, but not for {few(bad)}"
     if data["mcp"]["trouble"]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from meshd.core.message import Malformed, Message, entry_before, entry_key
+from meshd.core.message import Malformed, Message, entry_before, entry_key, is_entry_id
 from meshd.core.names import EVERYONE
 from meshd.core.records import UNKNOWN, Batch, Moved, Position, Read, Snapshot, Unread
 
@@ -179,6 +179,8 @@ class Inbox:
             self.read_elsewhere = []
 
     def apply_moved(self, moved: Moved) -> None:
+        if not all(map(is_entry_id, (moved.position.at, moved.read_to, moved.group or "0-0"))):
+            return  # a stranger's, written down when such were believed: the store would refuse to read from there
         # Where the name goes on elsewhere than it stopped here, a gap in the counts is what was read there.
         if self.is_behind(moved.position):
             self.position = moved.position
@@ -200,8 +202,9 @@ class Inbox:
         self.read_elsewhere = moved.read_ids[-READ_ABOVE:]
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
-        self.position = snapshot.position
-        self.group = snapshot.group
+        # From an earlier place that cannot be one (see `apply_moved`) all that the store has is read again.
+        self.position = snapshot.position if is_entry_id(snapshot.position.at) else Position("0-0", UNKNOWN)
+        self.group = snapshot.group if snapshot.group is None or is_entry_id(snapshot.group) else "0-0"
         self.seen = dict(snapshot.seen)
         self.read_above = list(snapshot.read_above)
         self.group_above = list(snapshot.group_above)

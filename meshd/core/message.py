@@ -16,6 +16,7 @@ from meshd.core.text import LINE_LIMIT, cut, one_line
 
 PREVIEW = 200
 _COUNT = re.compile(r"[0-9]{1,15}")
+_ENTRY_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _SID = re.compile(r"[0-9a-f]{1,32}")
 
 
@@ -126,7 +127,8 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
         nonce = fields.get(b"nonce", b"").decode("ascii", "replace")
         if not is_nonce(nonce):
             raise _Bad(f"a ping from {name} without a nonce")
-        return Ping(name, nonce, ts or 0.0, moved=b"moved" in fields)
+        # Its sender's clock may be wrong, or not be told: the store's says as well how old it is.
+        return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), moved=b"moved" in fields)
     body = fields.get(b"msg")
     if body is None:
         raise _Bad(f"no text, from {name}")
@@ -190,10 +192,13 @@ def _number(value: bytes | None) -> float | None:
 
 def _entry_time(at: str) -> float:
     """The store's own clock in an entry id, in seconds."""
-    try:
-        return int(at.partition("-")[0]) / 1000
-    except ValueError:
-        return 0.0
+    return entry_key(at)[0] / 1000 if is_entry_id(at) else 0.0
+
+
+def is_entry_id(text: str) -> bool:
+    """Whether the store takes it as an entry's id; `entry_key` would take more."""
+    found = _ENTRY_ID.fullmatch(text)
+    return found is not None and all(int(part) < 1 << 64 for part in found.groups())
 
 
 def group_id(at: str) -> str:

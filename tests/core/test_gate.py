@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from typing import Any
 
@@ -218,6 +219,7 @@ lease_steps = st.one_of(
     st.tuples(st.just("host"), daemons, st.booleans(), st.booleans()),
     st.tuples(st.just("renew"), daemons, st.booleans()),
     st.tuples(st.just("release"), daemons),
+    st.tuples(st.just("position"), daemons),
     st.tuples(st.just("expire")),
 )
 
@@ -225,17 +227,22 @@ lease_steps = st.one_of(
 @settings(max_examples=80, deadline=None)
 @given(st.lists(lease_steps, max_size=25))
 def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) -> None:
-    """Held until it is released, expires or is taken over; whoever is not the holder is told who is."""
+    """Held until it is released, expires or is taken over; whoever is not the holder is told who is.
+
+    Only the holder renews, and only the holder writes over what another daemon said of how far the name was read.
+    """
     with server.client() as client:
         keys = Keys(f"lease{next(examples)}")
         lease_keys = [keys.lease("bob"), keys.registry("bob"), keys.presence]
         host_keys = [*lease_keys, keys.read("bob"), keys.group, keys.inbox("bob")]
-        client.set(keys.read("bob"), "place", ex=60)
+        position_keys = [keys.lease("bob"), keys.read("bob")]
+        place = b"place"
+        client.set(keys.read("bob"), place, ex=60)
         group_last: Any = client.xadd(keys.group, {"from": "x"})
         holder: str | None = None
         registered = b""
-        told = 0
-        for what, *rest in history:
+        told, writer = 0, ""
+        for number, (what, *rest) in enumerate(history):
             if what == "expire":
                 client.delete(keys.lease("bob"), keys.registry("bob"))
                 holder, registered = None, b""
@@ -249,23 +256,30 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
                 reply = run(client, "host", host_keys, args)
                 if free or takeover:
                     previous = b"" if free else (holder or "").encode()
-                    assert reply == [1, b"place", group_last, previous]
+                    assert reply == [1, place, group_last, previous]
                     told += not free
                     holder, registered = daemon, entry.encode() or registered
                 else:
                     assert reply == [0, (holder or "").encode(), registered]
+            elif what == "position":
+                value = json.dumps({"p": f"{number}-0", "h": daemon})
+                assert run(client, "position", position_keys, [daemon, value, 60]) == [int(holder == daemon)]
+                if daemon in (holder, writer):
+                    place, writer = value.encode(), daemon
             else:
                 hidden = what == "renew" and rest[1]
                 entry = "" if hidden else f"entry of {daemon}"
                 ttl = LEASE_TTL if what == "renew" else 0
                 said = run(client, "renew", lease_keys, [daemon, ttl, entry, "bob", 1000])
-                assert said == (b"" if free else (holder or "").encode())
-                if free and what == "renew":
-                    holder, registered = daemon, entry.encode() or registered
-                elif free:
+                kept = holder == daemon if what == "renew" else free
+                assert said == [int(kept)]
+                if kept and what == "renew":
+                    registered = entry.encode() or registered
+                elif kept:
                     holder, registered = None, b""
             assert client.get(keys.lease("bob")) == (holder.encode() if holder else None)
             assert (client.get(keys.registry("bob")) or b"") == registered
+            assert client.get(keys.read("bob")) == place
             assert_all_expires(client, keys)
         # A takeover is told to the holder by a ping that 0.1 programs understand, and by nothing else.
         pings: Any = client.xrange(keys.inbox("bob"))
@@ -279,7 +293,8 @@ def test_a_lease_is_renewed_to_its_full_time(server: Store, prefix: str) -> None
     with server.client() as client:
         keys = Keys(prefix)
         lease_keys = [keys.lease("bob"), keys.registry("bob"), keys.presence]
-        run(client, "renew", lease_keys, ["one", LEASE_TTL, "entry", "bob", 1000])
+        host_keys = [*lease_keys, keys.read("bob"), keys.group, keys.inbox("bob")]
+        run(client, "host", host_keys, ["one", LEASE_TTL, "entry", "bob", 1000, 0, "0" * 32])
         client.expire(keys.lease("bob"), 5)
         run(client, "renew", lease_keys, ["one", LEASE_TTL, "entry", "bob", 1040])
         assert client.ttl(keys.lease("bob")) > 170

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.core import records
-from meshd.core.message import Malformed, Message, Ping, decode, entry_before, entry_key
+from meshd.core.message import Malformed, Message, Ping, decode, entry_before, entry_key, is_entry_id
 from meshd.core.names import is_id, is_name
 from meshd.core.records import Batch
 from meshd.core.text import LINE_LIMIT, block, cut, one_line
@@ -221,6 +221,17 @@ def test_a_ping_of_0_1() -> None:
     flat = fields(from_="alice", msg_type="ping", nonce=NONCE, ts="12.5")
     assert decode(b"1-0", flat, KEYS, LIMIT) == Ping("alice", NONCE, 12.5)
     assert decode(b"1-0", [*flat, b"moved", b"x"], KEYS, LIMIT) == Ping("alice", NONCE, 12.5, moved=True)
+
+
+@given(st.one_of(st.text(), st.from_regex(r"\A\d{0,21}-\d{0,21}\Z"), st.from_regex(r"\A[0-9]{1,20}-[0-9]{1,20}\Z")))
+@example("18446744073709551615-18446744073709551615")
+@example("18446744073709551616-0")
+@example("1-1\n")
+def test_an_entry_id_is_two_numbers_of_64_bits(text: str) -> None:
+    """As the store reads it; `int` takes signs, spaces, underscores and the digits of other scripts."""
+    left, dash, right = text.partition("-")
+    digits = all(0 < len(part) <= 20 and set(part) <= set("0123456789") for part in (left, right))
+    assert is_entry_id(text) == (digits and dash == "-" and max(int(left), int(right)) < 1 << 64)
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))

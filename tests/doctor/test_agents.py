@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -48,6 +49,26 @@ def test_an_agent_whose_stream_is_something_else(here: Home, server: Store, pref
         wait_until(lambda: receiving(here, "bob"), "it goes on")
         assert bad(checkup(here)) == []
         assert client.get(f"{prefix}:to_bob.wrong") == b"oops"
+
+
+def test_a_group_stream_that_is_something_else(here: Home, server: Store, prefix: str) -> None:
+    """Broadcasts reach nobody: said by `status`, by doctor with what mends it, and by two lines of the log."""
+    with server.client() as client:
+        client.set(f"{prefix}:group", "oops")
+        client.client_kill_filter(_type="normal", skipme=True)  # a reader that waits notices nothing, for seconds
+        wait_until(lambda: "broadcasts are not received: the store refused: WRONGTYPE" in status(here), "it is said")
+        wait_until(lambda: re.match(r"works, but not for broadcasts \(for ", status(here)), "and nothing else is wrong")
+        assert not here.json("status")["ok"]
+        found = named(checkup(here), "broadcasts are not received: the store refused: WRONGTYPE")
+        checkup(here, before=found["next"])
+        wait_until(lambda: here.json("status")["ok"], "it goes on")
+        assert bad(checkup(here)) == []
+    wait_until(lambda: "broadcasts are received again" in here.log(), "and the log says that")
+    assert here.log().count("broadcasts are") == 2
+
+
+def status(home: Home) -> str:
+    return home.run("status").stdout
 
 
 def test_a_lease_that_the_store_has_lost(here: Home, server: Store, prefix: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from typing import Any
 
+import pytest
+
+from meshd.core.records import Moved, Position
+from meshd.disk.journal import Journal
 from tests.helper import Home, wait_until
-from tests.mesh.peer import Peer, hosted, texts
+from tests.mesh.peer import Peer, hosted, receiving, texts, wait_for_texts
 
 QUARANTINED: dict[str, tuple[dict[Any, Any], str]] = {
     "text is not UTF-8": ({"from": "mallory", "msg": b"\xff\xfe"}, "not valid UTF-8"),
@@ -215,3 +220,107 @@ def test_a_stale_or_senseless_registry_entry_does_not_break_who(home: Home, peer
     assert "tester" in shown
     entry = next(agent for agent in home.json("who")["agents"] if agent["agent"] == "old")
     assert (entry["role"], entry["pid"], entry["ts"], entry["version"]) == ("tester", 77, 1.5, "0.1")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 5000 + b"1" + b"}" * 5000,
+        b'{"role": "\xed\xa0\x80"}',
+        b'{"pid": 1e300, "unread": 1e19}',
+    ],
+    ids=["brackets", "braces", "half a pair", "numbers"],
+)
+def test_a_registry_value_that_is_no_entry_harms_nobody(value: bytes, home: Home, peer: Peer) -> None:
+    """`who` shows everybody all the same, and whoever wants the name is told that it is held."""
+    home.start()
+    home.meshctl("register", "bob")
+    peer.store.set(peer.key("registry:evil"), value, ex=100)
+    peer.store.zadd(peer.key("presence"), {"evil": time.time() + 100})
+    assert [agent["agent"] for agent in home.json("who")["agents"]] == ["bob", "evil"]
+    assert home.meshctl("who").splitlines()[2].split()[0] == "evil"
+    peer.store.set(peer.key("lease:evil"), "another", ex=100)
+    done = home.run("register", "evil")
+    assert (done.returncode, "evil is held by another daemon" in done.stderr) == (7, True)
+
+
+def test_a_presence_that_never_ends_harms_nobody(home: Home, peer: Peer) -> None:
+    home.start()
+    home.meshctl("register", "bob")
+    peer.store.zadd(peer.key("presence"), {"zz": "inf", "yy": 1e300, "ahead": time.time() + 1000})
+    for options in ((), ("--all",)):
+        shown = home.meshctl("who", *options)
+        assert "bob" in shown
+        assert "zz" not in shown
+    assert [agent["agent"] for agent in home.json("who", "--all")["agents"]] == ["ahead", "bob"]
+
+
+NO_IDS = [
+    "99999999999999999999999-0",
+    "18446744073709551616-0",
+    "1_0-0",
+    "\u0661-0",
+    "1-2-3",
+    "+5-0",
+    " 5-0",
+    "5",
+    "5-0\n",
+]
+
+
+def test_a_read_record_with_what_is_no_id_counts_as_none(home: Home, peer: Peer) -> None:
+    """The name is hosted as if for the first time: all its mail is there, and what comes is received."""
+    home.start()
+    for number, bad in enumerate(NO_IDS):
+        for record in ({"p": bad}, {"p": "0-0", "g": bad}, {"p": "0-0", "i": -7}):
+            name = f"vic{number}{'g' in record}{len(record)}"
+            peer.store.set(peer.key(f"read:{name}"), json.dumps(record), ex=100)
+            peer.send(name, "before")
+            home.meshctl("register", name)
+            peer.send(name, "after")
+            peer.broadcast("to all")
+            wait_for_texts(home, name, "before", "after", "to all")
+            home.meshctl("deregister", name)
+
+
+def test_a_name_that_was_made_deaf_hears_again(home: Home, peer: Peer) -> None:
+    """An earlier version wrote down a place where no store reads from."""
+    home.start()
+    home.meshctl("register", "bob")
+    assert home.stop() == 0
+    peer.store.delete(peer.key("read:bob"))
+    journal = Journal(str(home.state / "agents" / "bob.journal"), "bob")
+    bad = "99999999999999999999999-0"
+    journal.append([Moved(position=Position(bad), group=bad, read_to=bad)])
+    journal.close()
+    peer.send("bob", "hello")
+    home.start()
+    wait_until(lambda: receiving(home, "bob"), "bob receives")
+    peer.broadcast("to all")
+    wait_for_texts(home, "bob", "hello", "to all")
+
+
+@pytest.mark.parametrize("age", [None, 700, -5000])
+def test_a_ping_of_a_peer_whose_clock_is_wrong_is_answered(age: int | None, home: Home, peer: Peer) -> None:
+    """Its entry says when the store took it, whatever its sender believes."""
+    home.start()
+    home.meshctl("register", "bob")
+    nonce = secrets.token_hex(16)
+    told = {} if age is None else {"ts": f"{time.time() - age:.3f}"}
+    peer.add("to_bob", {"from": "old", "msg_type": "ping", "nonce": nonce, **told})
+    assert peer.next(f"pong:{nonce}")["from"] == "bob"
+
+
+@pytest.mark.parametrize("key", ["group", "read:bob", "presence"])
+def test_a_key_of_a_wrong_type_leaves_no_name_behind(key: str, home: Home, peer: Peer) -> None:
+    """`register` fails as a whole: nobody finds a live name that nobody hosts, and it works once the key is gone."""
+    home.start()
+    peer.store.set(peer.key(key), "oops", ex=100) if key != "read:bob" else peer.store.hset(peer.key(key), "a", "b")
+    assert home.run("register", "bob").returncode == 4
+    assert not {"lease:bob", "registry:bob"} & set(peer.names())
+    peer.store.delete(peer.key(key))
+    assert home.meshctl("who") == "(no agents registered)\n"
+    home.meshctl("register", "bob")
+    peer.send("bob", "hello")
+    wait_for_texts(home, "bob", "hello")
