@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +21,7 @@ from meshd.core.wire import (
     Outgoing,
     Receipt,
 )
-from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError
+from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
 from meshd.lanes import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -28,6 +29,7 @@ from meshd.store.commands import Commands
 DEADLINE = 5.0
 _HANG_UP = 1.0  # the caller's time is up already
 _COUNTERS = 10_000
+_TIMES = ("expect_reply", "deadline")  # how long the sender waits is not what it says
 
 
 class Outbox:
@@ -47,8 +49,9 @@ class Outbox:
         """Send once, however often it takes: repeats go under the same id, and the store recognises them.
 
         Sends of one sender to one target keep the order in which this was called. `first` is awaited in that
-        order too, before the message leaves. Raises `Denied`, `StoreDown`/`StoreBusy` (nothing was written) or
-        `OutcomeUnknown`; each within `deadline` seconds, with the message's id in its data.
+        order too, before the message leaves. Raises `Denied`, `UsageError` (something else was sent under this id),
+        `StoreDown`/`StoreBusy` (nothing was written) or `OutcomeUnknown`; each within `deadline` seconds, with the
+        message's id in its data.
         """
         key = (out.sender, out.target)
         place = self._lanes.enter(key)
@@ -102,13 +105,20 @@ class Outbox:
             f"{time.time():.6f}",
             self._incarnation,
             out.text[:PREVIEW],  # cut here: the script would cut a character in half
+            _digest(out),
             *out.fields,
         ]
         return script_keys, args
 
     def _receipt(self, out: Outgoing, reply: Any) -> Receipt:
-        """What the script's reply means. Raises `Denied`."""
+        """What the script's reply means. Raises `Denied`, `UsageError`."""
         verdict, _, n, held, rate, left = reply
+        if verdict == b"other":
+            raise UsageError(
+                f"not sent: another message was sent under the id {out.id}",
+                "give each message an id of its own, or leave out --id",
+                id=out.id,
+            )
         if verdict == b"denied":
             raise Denied(
                 f"denied: {rate} messages from {out.sender} to {out.target} within {GATE_WINDOW} s, "
@@ -175,6 +185,14 @@ class Outbox:
                 **facts,
             )
         raise type(trouble)(f"not sent: {trouble.message}", trouble.hint, **facts)
+
+
+def _digest(out: Outgoing) -> str:
+    """What a repetition says again: all but the times, which it may count anew."""
+    fields = zip(out.fields[::2], out.fields[1::2], strict=True)
+    kept = [part for field in fields if field[0] not in _TIMES for part in field]
+    said = "\0".join((out.sender, out.target, *kept, out.text))
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 def _in(seconds: float) -> float:

@@ -294,7 +294,7 @@ class Commands:
             self._queue.popleft().fail(error)
 
 
-_UNWRITTEN = (0, b"again", b"denied", b"kept")  # first in the reply of a script that wrote nothing
+_UNWRITTEN = (0, b"again", b"other", b"denied", b"kept")  # first in the reply of a script that wrote nothing
 
 
 def _wrote(call: _Call, reply: Any) -> bool:
