@@ -132,7 +132,7 @@ async def reply(call: Call, p: ReplyParams) -> Result:
     re = nonce or p.where
     if request:
         fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
-        peer = await call.mesh.outbox.reply(re, fields)
+        peer = await call.mesh.requests.reply(re, answer_id, fields)
     if peer is None:
         return Result({"status": "replied", "id": re})
     out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", re))

@@ -95,9 +95,9 @@ class Tool(NamedTuple):
     """A tool: `method` on the control socket takes its arguments, renamed by `renamed`, with `always` beside them.
 
     `result` makes the structured result from the daemon's answer, `text` the text from the result. `own` is the
-    parameter that stands for the session's own name. `reads`: mail is handed over; `sends`: an id makes it safe to
-    repeat; `waits`: the parameter with the seconds to wait. `late` is the answer when that time is over. `first`: a
-    client that defers its tools should have this one at hand, because a wake names it.
+    parameter that stands for the session's own name. `reads`: mail or a reply is handed over; `sends`: an id makes it
+    safe to repeat; `waits`: the parameter with the seconds to wait. `late` is the answer when that time is over.
+    `first`: a client that defers its tools should have this one at hand, because a wake names it.
     """
 
     name: str
@@ -252,6 +252,7 @@ TOOLS: dict[str, Tool] = {
             text=_reply_text,
             own="from_agent",
             sends=True,
+            reads=True,
             waits="timeout_s",
             late={"reply": None, "from": None, "id": None},
         ),

@@ -44,7 +44,7 @@ class Script:
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-SCRIPTS = {name: Script(name) for name in ("send", "host", "renew", "answer", "hang_up")}
+SCRIPTS = {name: Script(name) for name in ("send", "host", "renew", "answer", "take", "withdraw", "hang_up")}
 
 
 class Server(NamedTuple):

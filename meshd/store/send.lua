@@ -3,9 +3,11 @@
 -- KEYS  1 stream the message goes to (private, or the group for a broadcast)
 --       2 group, for the copy of a message that is not private
 --       3 dedupe   4 rate   5 audit   6 count   7 registry of the target   8 lease of the target
+--       9 how the request stands (only for a request)
 -- ARGV  1 id   2 limit (0: no gate)   3 window, seconds   4 enforce 0/1   5 maxlen   6 dedupe TTL
 --       7 count floor   8 copy to the group 0/1   9 sender   10 target   11 text   12 ts   13 sid
---       14 the text's beginning, for the audit   15 digest of what is sent   16… further fields and values
+--       14 the text's beginning, for the audit   15 digest of what is sent   16 TTL of how the request stands
+--       17… further fields and values
 -- Returns {verdict, entry id, n, held, rate, seconds left in the window}; verdict: sent, again, denied, or other:
 -- something else was sent under this id.
 --
@@ -50,7 +52,7 @@ if verdict ~= 'deny' then
   end
   redis.call('EXPIRE', KEYS[6], 86400)
   local fields = {'from', ARGV[9], 'msg', ARGV[11], 'ts', ARGV[12], 'id', ARGV[1], 'v', '1', 'sid', ARGV[13], 'n', n}
-  for i = 16, #ARGV do
+  for i = 17, #ARGV do
     fields[#fields + 1] = ARGV[i]
   end
   if ARGV[10] == '*' then
@@ -64,6 +66,9 @@ if verdict ~= 'deny' then
     return entry
   end
   redis.call('SET', KEYS[3], entry .. ' ' .. ARGV[15], 'EX', ARGV[6])
+  if KEYS[9] then
+    redis.call('SET', KEYS[9], 'waits ' .. ARGV[9], 'EX', ARGV[16])
+  end
   if ARGV[8] == '1' then
     fields[#fields + 1] = 'to'
     fields[#fields + 1] = ARGV[10]

@@ -95,7 +95,7 @@ class Sends:
             self.client,
             "send",
             script_keys,
-            [*args, sender, target, text, "1.5", self.incarnation, text[:200], f"d{sender}{target}", "re", "x"],
+            [*args, sender, target, text, "1.5", self.incarnation, text[:200], f"d{sender}{target}", 0, "re", "x"],
         )
 
     def check(self) -> None:
