@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from meshd.core.inbox import Inbox, StreamInfo
+from meshd.core.inbox import Inbox, StreamInfo, origin_of
 from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key
 from meshd.core.names import Keys
@@ -155,6 +155,7 @@ class AgentCore:
             if entry.about is not None and (entry.about in inbox.unread or entry.about in fresh):
                 # Still unread: remind, without a second entry.
                 batch.seen.append(entry.id)
+                batch.origins[entry.id] = origin_of(entry)
                 batch.lines.append(entry.notify_line())
             else:
                 entry.index = ordinal
