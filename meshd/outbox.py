@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.message import PREVIEW
 from meshd.core.names import EVERYONE, Keys, check_name
 from meshd.core.wire import (
+    ASKED_TTL,
     DEDUPE_TTL,
     GATE_WINDOW,
-    LATE_TTL,
     MAXLEN,
     PONG_TTL,
     REPLY_TTL,
+    TAKEN_TTL,
     Outgoing,
     Receipt,
 )
-from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError
+from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
 from meshd.lanes import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -28,6 +30,7 @@ from meshd.store.commands import Commands
 DEADLINE = 5.0
 _HANG_UP = 1.0  # the caller's time is up already
 _COUNTERS = 10_000
+_TIMES = ("expect_reply", "deadline")  # how long the sender waits is not what it says
 
 
 class Outbox:
@@ -47,8 +50,9 @@ class Outbox:
         """Send once, however often it takes: repeats go under the same id, and the store recognises them.
 
         Sends of one sender to one target keep the order in which this was called. `first` is awaited in that
-        order too, before the message leaves. Raises `Denied`, `StoreDown`/`StoreBusy` (nothing was written) or
-        `OutcomeUnknown`; each within `deadline` seconds, with the message's id in its data.
+        order too, before the message leaves. Raises `Denied`, `UsageError` (something else was sent under this id),
+        `StoreDown`/`StoreBusy` (nothing was written) or `OutcomeUnknown`; each within `deadline` seconds, with the
+        message's id in its data.
         """
         key = (out.sender, out.target)
         place = self._lanes.enter(key)
@@ -86,6 +90,7 @@ class Outbox:
             keys.count(self._incarnation, out.sender, out.target),
             keys.registry(out.target),
             keys.lease(out.target),
+            *([keys.asked(out.id)] if out.asks else []),
         ]
         args: list[Any] = [
             out.id,
@@ -102,13 +107,21 @@ class Outbox:
             f"{time.time():.6f}",
             self._incarnation,
             out.text[:PREVIEW],  # cut here: the script would cut a character in half
+            _digest(out),
+            out.asks,
             *out.fields,
         ]
         return script_keys, args
 
     def _receipt(self, out: Outgoing, reply: Any) -> Receipt:
-        """What the script's reply means. Raises `Denied`."""
+        """What the script's reply means. Raises `Denied`, `UsageError`."""
         verdict, _, n, held, rate, left = reply
+        if verdict == b"other":
+            raise UsageError(
+                f"not sent: another message was sent under the id {out.id}",
+                "give each message an id of its own, or leave out --id",
+                id=out.id,
+            )
         if verdict == b"denied":
             raise Denied(
                 f"denied: {rate} messages from {out.sender} to {out.target} within {GATE_WINDOW} s, "
@@ -128,21 +141,37 @@ class Outbox:
         """Answer a ping. Repeated, the answer is there twice: the reader takes one."""
         await self._repeat(None, "answer", [self._keys.pong(nonce)], [PONG_TTL, *fields], _in(DEADLINE), None)
 
-    async def reply(self, nonce: str, fields: tuple[str, ...]) -> str | None:
-        """Answer a request, as a ping. None, or who asked it and has stopped waiting: then nothing was written."""
-        keys = [self._keys.reply(nonce), self._keys.late(nonce)]
-        verdict, *late = await self._repeat(None, "answer", keys, [REPLY_TTL, *fields], _in(DEADLINE), None)
-        return check_name(late[0].decode("utf-8", "replace"), "asker") if verdict == b"late" else None
+    async def reply(self, nonce: str, reply_id: str, fields: tuple[str, ...]) -> tuple[str, str | None]:
+        """Answer a request: how that went, as answer.lua tells it, and who asked if that is known."""
+        keys = [self._keys.reply(nonce), self._keys.asked(nonce)]
+        args = [REPLY_TTL, *fields, "id", reply_id]
+        verdict, *asker = await self._repeat(reply_id, "answer", keys, args, _in(DEADLINE), None)
+        return verdict.decode(), check_name(asker[0].decode(), "asker") if asker else None
 
-    async def hang_up(self, nonce: str, asker: str) -> dict[bytes, bytes] | None:
-        """Stop waiting for the reply to a request; its fields if it has just come, else None."""
-        keys = [self._keys.reply(nonce), self._keys.late(nonce)]
-        verdict, *fields = await self._repeat(None, "hang_up", keys, [asker, LATE_TTL], _in(_HANG_UP), None)
-        return None if verdict == b"late" else dict(zip(fields[0][::2], fields[0][1::2], strict=True))
+    async def withdraw(self, nonce: str, reply_id: str) -> bool:
+        """Take a reply back. False if it has reached who asked after all. Raises `OutcomeUnknown`."""
+        keys = [self._keys.reply(nonce), self._keys.asked(nonce)]
+        try:
+            (verdict,) = await self._repeat(reply_id, "withdraw", keys, [reply_id], _in(DEADLINE), None)
+        except (StoreDown, StoreBusy) as error:  # this was not written, but the reply was
+            raise OutcomeUnknown(error.message, f"reply again with --id {reply_id}", id=reply_id) from None
+        return bool(verdict == b"withdrawn")
 
-    async def pick_up(self, nonce: str) -> None:
+    async def take(self, out: Outgoing, reply_id: str) -> None:
+        """The reply has reached who asked: tell that to whoever gave it."""
+        keys = [self._keys.asked(out.id), self._keys.taken(out.id)]
+        await self._repeat(None, "take", keys, [out.sender, out.asks, reply_id, TAKEN_TTL], _in(_HANG_UP), None)
+
+    async def hang_up(self, out: Outgoing, first: str) -> tuple[str, Sequence[bytes]] | None:
+        """Stop waiting for the reply to a request, unless there is an entry from `first` on: its id and its fields."""
+        keys = [self._keys.reply(out.id), self._keys.asked(out.id)]
+        args = [out.sender, ASKED_TTL, first]
+        verdict, *entry = await self._repeat(None, "hang_up", keys, args, _in(_HANG_UP), None)
+        return None if verdict == b"late" else (entry[0].decode(), entry[1])
+
+    async def pick_up(self, out: Outgoing) -> None:
         """Wait for the reply after all."""
-        await self._commands.call("DEL", self._keys.late(nonce))
+        await self._commands.call("SET", self._keys.asked(out.id), f"waits {out.sender}", "EX", out.asks)
 
     async def _repeat(
         self,
@@ -175,6 +204,14 @@ class Outbox:
                 **facts,
             )
         raise type(trouble)(f"not sent: {trouble.message}", trouble.hint, **facts)
+
+
+def _digest(out: Outgoing) -> str:
+    """What a repetition says again: all but the times, which it may count anew."""
+    fields = zip(out.fields[::2], out.fields[1::2], strict=True)
+    kept = [part for field in fields if field[0] not in _TIMES for part in field]
+    said = "\0".join((out.sender, out.target, *kept, out.text))
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 def _in(seconds: float) -> float:

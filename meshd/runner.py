@@ -23,7 +23,7 @@ from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal as JournalFile
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
-from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError
+from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError, UsageError
 from meshd.events import EventHub
 from meshd.outage import Troubles
 from meshd.outbox import Outbox
@@ -448,6 +448,8 @@ class Agent:
         )
         try:
             await self._shared.outbox.send(out)
+        except UsageError:
+            pass  # sent under this id by an earlier run, to the watchdog of that time
         except StoreError as error:
             about = self._about | {"message_id": action.about}
             log.debug("%s: a re-ping waits for the store: %s", self.name, error.message, extra=about)

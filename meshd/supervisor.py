@@ -315,7 +315,7 @@ class Supervisor:
         read = taken.read
         if taken.nonce is not None:
             # Whoever held it answers once it has let go, and has then written how far it was read.
-            await self.waiters.first(self.keys.pong(taken.nonce), HANDOVER)
+            await self.waiters.first(self.keys.pong(taken.nonce), HANDOVER, list)
             read = await self.presence.read_record(agent.name)
         inbox = agent.core.inbox
         if read is None and inbox.group is None:

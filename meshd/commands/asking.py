@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -13,6 +15,7 @@ from meshd.commands.base import (
     HOSTED,
     Call,
     Command,
+    Handover,
     Params,
     Printed,
     Result,
@@ -20,10 +23,12 @@ from meshd.commands.base import (
     check_seconds,
     check_text,
 )
+from meshd.core.message import Reply
 from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
-from meshd.core.wire import MAXLEN, Outgoing
+from meshd.core.wire import ASKED_TTL, MAXLEN, Outgoing
 from meshd.errors import OutcomeUnknown, TimedOut
+from meshd.requests import Requests
 
 
 class PingParams(Params):
@@ -42,11 +47,16 @@ async def ping(call: Call, p: PingParams) -> Result:
     entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{time.time():.6f}")
     with contextlib.suppress(OutcomeUnknown):  # it may have arrived: the answer will tell
         await call.mesh.commands.call("XADD", keys.inbox(target), "MAXLEN", "~", MAXLEN, "*", *entry, timeout=timeout)
-    pong = await call.mesh.waiters.first(keys.pong(nonce), timeout - (time.perf_counter() - started))
+    left = timeout - (time.perf_counter() - started)
+    pong = await call.mesh.waiters.first(keys.pong(nonce), left, _fields)
     if pong is None:
         raise TimedOut(f"timeout waiting for pong from {target}", "meshctl who shows who is there", target=target)
     latency = (time.perf_counter() - started) * 1000
     return Result({"target": target, "latency_ms": round(latency, 3), "session": pong.get(b"session") == b"1"})
+
+
+def _fields(raw: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(raw[::2], raw[1::2], strict=True))
 
 
 def show_ping(data: dict[str, Any]) -> Printed:
@@ -63,17 +73,41 @@ class RequestParams(Params):
     id: Annotated[str | None, Meta(description="the request's nonce; the same one again is not asked twice")] = None
 
 
+class _Given(Handover):
+    """A reply on its way to who asked."""
+
+    awaited = True
+
+    def __init__(self, requests: Requests, out: Outgoing, reply: Reply) -> None:
+        self.messages = ()
+        self._given = (requests, out, reply)
+        self._open = True
+
+    async def confirm(self) -> None:
+        requests, out, reply = self._given
+        if self._open:
+            self._open = False
+            await requests.reached(out, reply)
+
+    def release(self) -> None:
+        requests, out, _ = self._given
+        if self._open:
+            self._open = False
+            requests.give_up(out)
+
+
 async def request(call: Call, p: RequestParams) -> Result:
     target, sender = check_name(p.target, "target"), call.sender(p.sender)
     text = check_text(p.message, call.mesh.settings.max_message)
     timeout = check_seconds(p.timeout, "timeout")
     keys, nonce = call.mesh.keys, check_nonce(p.id) if p.id is not None else call.new_id()
     fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{time.time() + timeout:.3f}"))
-    answer = await call.mesh.requests.ask(Outgoing(nonce, sender, target, text, fields=fields), timeout)
-    if answer is None:
+    out = Outgoing(nonce, sender, target, text, fields=fields, asks=ASKED_TTL + math.ceil(timeout))
+    reply = await call.mesh.requests.ask(out, timeout)
+    if reply is None:
         raise TimedOut("timeout: no reply received", "", id=nonce)
-    peer = answer.get(b"from", b"").decode("utf-8", "replace")
-    return Result({"reply": answer.get(b"reply", b"").decode("utf-8", "replace"), "from": peer, "id": nonce})
+    given = _Given(call.mesh.requests, out, reply)
+    return Result({"reply": reply.text, "from": reply.sender, "id": nonce}, given)
 
 
 def show_request(data: dict[str, Any]) -> Printed:

@@ -41,7 +41,12 @@ def about(description: str, complete: str | tuple[str, ...] = (), *, positional:
 
 
 class Handover:
-    """Messages on their way to the agent: read when confirmed, unread again when released."""
+    """Messages on their way to the agent: read when confirmed, unread again when released.
+
+    `awaited`: somebody waits to hear of the confirmation, and no longer than for a moment.
+    """
+
+    awaited = False
 
     def __init__(self, agent: Agent, messages: Sequence[Message], lost: int = 0) -> None:
         self.agent = agent

@@ -20,6 +20,7 @@ from meshd.commands.base import (
     check_seconds,
     check_text,
 )
+from meshd.core.inbox import Origin
 from meshd.core.names import EVERYONE, check_name
 from meshd.core.wire import Outgoing, Receipt
 from meshd.errors import MeshError, NotFound, OutcomeUnknown
@@ -130,21 +131,21 @@ async def reply(call: Call, p: ReplyParams) -> Result:
     answer_id = check_optional_id(p.id, "id") or call.new_id()
     nonce = call.mesh.keys.reply_nonce(p.where)
     if nonce is not None:
-        sender, peer, request = call.sender(p.sender), None, True
+        sender, peer, request, re = call.sender(p.sender), None, True, nonce
     else:
-        sender, peer, request = _received(call, p)
-    re = nonce or p.where
+        sender, (peer, request, about) = _received(call, p)
+        re = p.where if request else about or p.where  # a re-ping stands for what it is about
     if request:
         fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
-        peer = await call.mesh.outbox.reply(re, fields)
+        peer = await call.mesh.requests.reply(re, answer_id, fields)
     if peer is None:
         return Result({"status": "replied", "id": re})
     out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", re))
     return Result({**_receipt(call, await call.mesh.outbox.send(out), peer), "late": request})
 
 
-def _received(call: Call, p: ReplyParams) -> tuple[str, str, bool]:
-    """Who received the message that is answered, who sent it, and whether it was a request."""
+def _received(call: Call, p: ReplyParams) -> tuple[str, Origin]:
+    """Who received the message that is answered, and where it came from."""
     if p.sender is not None or call.names_itself:
         name = call.sender(p.sender)
         candidates = [call.mesh.agents[name]] if name in call.mesh.agents else []
@@ -153,7 +154,7 @@ def _received(call: Call, p: ReplyParams) -> tuple[str, str, bool]:
     for agent in candidates:
         known = agent.core.inbox.origin(p.where)
         if known is not None:
-            return agent.name, *known
+            return agent.name, known
     raise NotFound(
         "no message of that id was received here",
         "WHERE is mesh:reply:<nonce>, or an id that meshctl inbox NAME --json shows",

@@ -47,7 +47,7 @@ class Client:
     # --- programs ---
 
     def hand_over(self, handover: Handover, *, explicit: bool) -> str | None:
-        """Remember an answer with mail in it. Explicit: until `confirm`. Else: until it surely was taken."""
+        """Remember an answer with mail in it. Explicit: until `confirm`. Else: until it was taken, or at once."""
         if self._gone:
             handover.release()
             return None
@@ -55,6 +55,9 @@ class Client:
             receipt = secrets.token_hex(8)
             self.receipts[receipt] = handover
             return receipt
+        if handover.awaited:  # a program may have other things to do first than to read its answer
+            _background(handover.confirm())
+            return None
         self._implicit.append(handover)
         asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
         return None

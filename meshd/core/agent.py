@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from meshd.core.inbox import Inbox, StreamInfo
+from meshd.core.inbox import Inbox, StreamInfo, origin_of
 from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
@@ -156,6 +156,7 @@ class AgentCore:
             if original is not None and original.sender == entry.sender:
                 # Still unread: remind, without a second entry. Anybody else's text would never be read.
                 batch.seen.append(entry.id)
+                batch.origins[entry.id] = origin_of(entry)
                 batch.lines.append(entry.notify_line())
             else:
                 entry.index = ordinal

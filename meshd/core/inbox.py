@@ -21,6 +21,19 @@ READ_ABOVE = 1000
 _REQUEST = "?"  # marks the sender of a request among the remembered ids; no name contains it
 
 
+class Origin(NamedTuple):
+    """Who sent a message, whether it was a request, and what it was about if it was a re-ping."""
+
+    sender: str
+    request: bool = False
+    about: str | None = None
+
+
+def origin_of(message: Message) -> str:
+    """What is remembered of a message: its `Origin`, in a string."""
+    return _REQUEST * message.request + message.sender + (f" {message.about}" if message.about else "")
+
+
 class StreamInfo(NamedTuple):
     """XINFO STREAM, as far as loss needs it."""
 
@@ -79,13 +92,14 @@ class Inbox:
     def is_duplicate(self, message_id: str) -> bool:
         return message_id in self.seen or message_id in self.unread
 
-    def origin(self, message_id: str) -> tuple[str, bool] | None:
-        """Who sent a message that was received here, and whether it was a request; None if it is not known."""
+    def origin(self, message_id: str) -> Origin | None:
+        """Where a message that was received here came from; None if it is not known."""
         message = self.unread.get(message_id)
-        if message is not None:
-            return message.sender, message.request
-        remembered = self.seen.get(message_id)
-        return (remembered.removeprefix(_REQUEST), remembered.startswith(_REQUEST)) if remembered else None
+        remembered = origin_of(message) if message is not None else self.seen.get(message_id)
+        if not remembered:
+            return None
+        sender, _, about = remembered.removeprefix(_REQUEST).partition(" ")
+        return Origin(sender, remembered.startswith(_REQUEST), about or None)
 
     def unsure_after(self, trimmed: int) -> dict[str, int]:
         """`unsure`, once so many more entries of the private stream were trimmed."""
@@ -152,7 +166,7 @@ class Inbox:
         for message in batch.messages:
             self._add(message)
         for message_id in batch.seen:
-            self._remember(message_id, "")
+            self._remember(message_id, batch.origins.get(message_id, ""))
         if batch.explained is not None:
             self._share(batch.explained)
         if batch.unsure is not None:
@@ -169,7 +183,7 @@ class Inbox:
         for message_id in read.ids:
             message = self._drop(message_id)
             if message is not None:
-                self._remember(message_id, _REQUEST * message.request + message.sender)
+                self._remember(message_id, origin_of(message))
                 above = self.group_above if message.kind == "broadcast" else self.read_above
                 above.append((message.at, message_id))
         self._handed.difference_update(read.ids)
@@ -195,7 +209,7 @@ class Inbox:
             elsewhere = message.kind != "broadcast" and entry_key(message.at) <= read_to
             if elsewhere or message.id in read_ids:
                 self._drop(message.id)
-                self._remember(message.id, _REQUEST * message.request + message.sender)
+                self._remember(message.id, origin_of(message))
         for message_id in moved.read_ids:
             if message_id not in self.seen:
                 self._remember(message_id, "")

@@ -43,6 +43,11 @@ def derived_id(message_id: str, k: int) -> str:
     return hashlib.sha256(f"{message_id} {k}".encode()).hexdigest()[:32]
 
 
+def _repings(entry: Entry) -> list[str]:
+    """Ids under which it was asked again."""
+    return [derived_id(entry.id, k) for k in range(1, min(entry.pings, MAX_PINGS) + 1)]
+
+
 class Ledger:
     """State of one agent's pending entries. `apply_*` changes it; `due` and `next_due` only tell."""
 
@@ -75,8 +80,12 @@ class Ledger:
         return Reping(action_id, entry.id, entry.to, text, entry.pings)
 
     def settled_by(self, message: Message) -> list[str]:
-        """Ids of the entries that this message answers."""
-        return [message.re] if message.re is not None and message.re in self.entries else []
+        """Ids of the entries that this message answers: it names them, or one of their re-pings."""
+        if message.re is None:
+            return []
+        if message.re in self.entries:
+            return [message.re]
+        return [entry.id for entry in self.entries.values() if message.re in _repings(entry)]
 
     def owed_by(self, peer: str) -> list[str]:
         return [entry.id for entry in self.entries.values() if entry.to == peer]
@@ -89,10 +98,11 @@ class Ledger:
             self.entries.pop(entry_id, None)
 
     def apply_message(self, message: Message) -> None:
-        """A message came in: it settles what it answers; a plain one stops the re-pings of its sender."""
-        for entry_id in self.settled_by(message):
+        """A message came in: it settles what it answers; one that settles nothing stops the re-pings of its sender."""
+        settled = self.settled_by(message)
+        for entry_id in settled:
             del self.entries[entry_id]
-        if message.kind != "direct" or message.re is not None:
+        if settled or message.kind != "direct":
             return
         for entry in self.entries.values():
             if entry.to == message.sender and entry.state == "open":

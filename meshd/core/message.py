@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -93,6 +94,14 @@ class Malformed(msgspec.Struct, frozen=True):
 Decoded = Message | Ping | Malformed
 
 
+class Reply(NamedTuple):
+    """The reply to a request. `id` tells it from others to the same; a 0.1 program gives none."""
+
+    sender: str
+    text: str
+    id: str
+
+
 def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int) -> Decoded:
     """Turn one stream entry (field, value, field, value …) into what it is. Never raises."""
     at = entry_id.decode("ascii", "replace")
@@ -111,17 +120,44 @@ def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int
     return Malformed(at, reason, raw, sender if sid else "", sid, n)
 
 
+def decode_reply(flat: Sequence[bytes], limit: int) -> Reply | str:
+    """Turn an entry of a reply stream into the reply that it is, or the reason why it is none."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    try:
+        name = _sender(fields)
+        return Reply(name, _text(fields, b"reply", name, limit), _id(fields.get(b"id")) or "")
+    except _Bad as bad:
+        return str(bad)
+
+
 class _Bad(ValueError):
     """Why an entry is no message."""
 
 
-def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Decoded:
+def _sender(fields: dict[bytes, bytes]) -> str:
     sender = fields.get(b"from")
     if sender is None:
         raise _Bad("no sender")
     name = sender.decode("ascii", "replace")
     if not is_name(name):
         raise _Bad("its sender is not a name")
+    return name
+
+
+def _text(fields: dict[bytes, bytes], field: bytes, name: str, limit: int) -> str:
+    body = fields.get(field)
+    if body is None:
+        raise _Bad(f"no text, from {name}")
+    if len(body) > limit:
+        raise _Bad(f"{len(body)} bytes, over the limit of {limit}, from {name}")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _Bad(f"its text is not valid UTF-8, from {name}") from None
+
+
+def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Decoded:
+    name = _sender(fields)
     ts = _number(fields.get(b"ts"))
     if fields.get(b"msg_type") == b"ping":
         nonce = fields.get(b"nonce", b"").decode("ascii", "replace")
@@ -129,16 +165,7 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
             raise _Bad(f"a ping from {name} without a nonce")
         # Its sender's clock may be wrong, or not be told: the store's says as well how old it is.
         return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), moved=b"moved" in fields)
-    body = fields.get(b"msg")
-    if body is None:
-        raise _Bad(f"no text, from {name}")
-    if len(body) > limit:
-        raise _Bad(f"{len(body)} bytes, over the limit of {limit}, from {name}")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _Bad(f"its text is not valid UTF-8, from {name}") from None
-
+    text = _text(fields, b"msg", name, limit)
     message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or _entry_time(at), at=at)
     _optional(message, fields, keys)
     return message

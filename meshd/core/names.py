@@ -81,9 +81,13 @@ class Keys:
     def reply(self, nonce: str) -> str:
         return f"{self.prefix}:reply:{nonce}"
 
-    def late(self, nonce: str) -> str:
-        """Who asked, and has stopped waiting for the reply."""
-        return f"{self.prefix}:late:{nonce}"
+    def asked(self, nonce: str) -> str:
+        """How a request of ours stands: `waits ASKER`, `taken ASKER REPLY-ID` or `late ASKER`."""
+        return f"{self.prefix}:asked:{nonce}"
+
+    def taken(self, nonce: str) -> str:
+        """The news for those who replied: whose reply has reached the asker."""
+        return f"{self.prefix}:taken:{nonce}"
 
     def rate(self, sender: str, target: str) -> str:
         return f"{self.prefix}:gate:rate:{sender}->{target}"

@@ -55,6 +55,7 @@ class Batch(_Record, tag="batch"):
     group: str | None = None
     messages: list[Message] = []
     seen: list[str] = []  # ids handled without becoming inbox entries
+    origins: dict[str, str] = {}  # what is remembered of those of them that can be answered
     counts: dict[str, int] = {}
     lost: int = 0
     unsure: dict[str, int] | None = None  # all of it, if it changed

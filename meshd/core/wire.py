@@ -8,12 +8,16 @@ MAXLEN = 2000  # entries that a stream keeps, approximately
 GATE_WINDOW = 10  # seconds
 DEDUPE_TTL = 600
 REPLY_TTL = 600
-LATE_TTL = 86400  # for so long a reply that nobody waits for becomes a message
+ASKED_TTL = 86400  # for so long a reply that nobody waits for becomes a message
 PONG_TTL = 60
+TAKEN_TTL = 60
 
 
 class Outgoing(NamedTuple):
-    """A message to send. `fields` are further wire fields, flat: name, value, name, value …"""
+    """A message to send. `fields` are further wire fields, flat: name, value, name, value …
+
+    `asks`: for so many seconds it is remembered how this request stands; 0 for what is none.
+    """
 
     id: str
     sender: str
@@ -22,6 +26,7 @@ class Outgoing(NamedTuple):
     private: bool = False
     fields: tuple[str, ...] = ()
     gated: bool = True
+    asks: int = 0
 
 
 class Receipt(NamedTuple):

@@ -97,9 +97,9 @@ class Tool(NamedTuple):
 
     `result` makes the structured result from the daemon's answer, `text` the text from the result. `own` is the
     parameter that stands for the session's own name; the answer then says as `own` whether it was that one. `reads`:
-    mail is handed over; `sends`: an id makes it safe to repeat; `waits`: the parameter with the seconds to wait.
-    `late` is the answer when that time is over. `first`: a client that defers its tools should have this one at hand,
-    because a wake names it.
+    mail or a reply is handed over; `sends`: an id makes it safe to repeat; `waits`: the parameter with the seconds to
+    wait. `late` is the answer when that time is over. `first`: a client that defers its tools should have this one at
+    hand, because a wake names it.
     """
 
     name: str
@@ -267,6 +267,7 @@ TOOLS: dict[str, Tool] = {
             text=_reply_text,
             own="from_agent",
             sends=True,
+            reads=True,
             waits="timeout_s",
             late={"reply": None, "from": None, "id": None},
         ),

@@ -44,7 +44,9 @@ class Script:
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
-SCRIPTS = {name: Script(name) for name in ("send", "host", "renew", "position", "answer", "hang_up")}
+SCRIPTS = {
+    name: Script(name) for name in ("send", "host", "renew", "position", "answer", "take", "withdraw", "hang_up")
+}
 
 
 class Server(NamedTuple):
@@ -294,7 +296,7 @@ class Commands:
             self._queue.popleft().fail(error)
 
 
-_UNWRITTEN = (0, b"again", b"denied", b"kept")  # first in the reply of a script that wrote nothing
+_UNWRITTEN = (0, b"again", b"other", b"denied", b"kept")  # first in the reply of a script that wrote nothing
 
 
 def _wrote(call: _Call, reply: Any) -> bool:

@@ -3,17 +3,22 @@
 -- KEYS  1 stream the message goes to (private, or the group for a broadcast)
 --       2 group, for the copy of a message that is not private
 --       3 dedupe   4 rate   5 audit   6 count   7 registry of the target   8 lease of the target
+--       9 how the request stands (only for a request)
 -- ARGV  1 id   2 limit (0: no gate)   3 window, seconds   4 enforce 0/1   5 maxlen   6 dedupe TTL
 --       7 count floor   8 copy to the group 0/1   9 sender   10 target   11 text   12 ts   13 sid
---       14 the text's beginning, for the audit   15… further fields and values
--- Returns {verdict, entry id, n, held, rate, seconds left in the window}; verdict: sent, again, denied.
+--       14 the text's beginning, for the audit   15 digest of what is sent   16 TTL of how the request stands
+--       17… further fields and values
+-- Returns {verdict, entry id, n, held, rate, seconds left in the window}; verdict: sent, again, denied, or other:
+-- something else was sent under this id.
 --
 -- Lua does not roll back, so the order is what makes it safe: nothing is written before the dedupe key was
 -- asked; the dedupe key is set only behind the entry; what may fail without harm comes last, by pcall.
 local held = redis.call('EXISTS', KEYS[7], KEYS[8]) > 0 and 1 or 0
 local before = redis.call('GET', KEYS[3])
 if before then
-  return {'again', before, 0, held, 0, 0}
+  -- Before there were digests it was the entry id alone.
+  local at, digest = string.match(before, '^(%S+) ?(%S*)$')
+  return {(digest == '' or digest == ARGV[15]) and 'again' or 'other', at or '', 0, held, 0, 0}
 end
 
 local rate, left, verdict = 0, 0, 'allow'
@@ -47,7 +52,7 @@ if verdict ~= 'deny' then
   end
   redis.call('EXPIRE', KEYS[6], 86400)
   local fields = {'from', ARGV[9], 'msg', ARGV[11], 'ts', ARGV[12], 'id', ARGV[1], 'v', '1', 'sid', ARGV[13], 'n', n}
-  for i = 15, #ARGV do
+  for i = 17, #ARGV do
     fields[#fields + 1] = ARGV[i]
   end
   if ARGV[10] == '*' then
@@ -60,7 +65,10 @@ if verdict ~= 'deny' then
     redis.call('SET', KEYS[6], n - 1, 'EX', 86400)
     return entry
   end
-  redis.call('SET', KEYS[3], entry, 'EX', ARGV[6])
+  redis.call('SET', KEYS[3], entry .. ' ' .. ARGV[15], 'EX', ARGV[6])
+  if KEYS[9] then
+    redis.call('SET', KEYS[9], 'waits ' .. ARGV[9], 'EX', ARGV[16])
+  end
   if ARGV[8] == '1' then
     fields[#fields + 1] = 'to'
     fields[#fields + 1] = ARGV[10]

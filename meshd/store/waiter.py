@@ -7,7 +7,8 @@ warm for the next wait.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from meshd.core.backoff import Backoff
 from meshd.errors import StoreError
@@ -15,6 +16,7 @@ from meshd.store.endpoint import BLOCK, Endpoint
 from meshd.store.link import Link
 
 _WARM = 4
+Found = TypeVar("Found")
 
 
 class Waiters:
@@ -24,30 +26,37 @@ class Waiters:
         self._endpoint = endpoint
         self._idle: list[Link] = []
 
-    async def first(self, stream: str, timeout: float) -> dict[bytes, bytes] | None:
-        """The fields of the stream's first entry, or None after `timeout` seconds. Outlives a store outage."""
+    async def first(
+        self, stream: str, timeout: float, accept: Callable[[Sequence[bytes]], Found | None]
+    ) -> Found | None:
+        """What `accept` makes of the fields and values of the stream's first entry that it makes anything of.
+
+        None after `timeout` seconds. Outlives a store outage.
+        """
         backoff = Backoff()
         try:
             async with asyncio.timeout(timeout) as limit:
                 while True:
                     try:
                         link = self._idle.pop() if self._idle else await Link.open(self._endpoint)
-                        return await self._wait(link, stream, limit.when())
+                        return await self._wait(link, stream, limit.when(), accept)
                     except StoreError:
                         await asyncio.sleep(backoff.next())
         except TimeoutError:
             return None
 
-    async def _wait(self, link: Link, stream: str, until: float | None) -> dict[bytes, bytes]:
-        clock = asyncio.get_running_loop().time
+    async def _wait(
+        self, link: Link, stream: str, until: float | None, accept: Callable[[Sequence[bytes]], Found | None]
+    ) -> Found:
+        clock, last = asyncio.get_running_loop().time, "0-0"
         while True:
             left = BLOCK if until is None else until - clock()
             # A little shorter than the deadline, so that the wait ends with a reply and the link is kept.
-            entries = await link.read(stream, "0-0", 1, block=min(BLOCK, max(0.001, left - 0.005)))
-            if entries:
-                await self._keep(link)
-                raw: Any = entries[0][1] or []
-                return dict(zip(raw[::2], raw[1::2], strict=True))
+            for at, raw in await link.read(stream, last, 1, block=min(BLOCK, max(0.001, left - 0.005))):
+                if (found := accept(raw or [])) is not None:
+                    await self._keep(link)
+                    return found
+                last = at.decode()
             if until is not None and until - clock() < 0.01:
                 await self._keep(link)
                 raise TimeoutError

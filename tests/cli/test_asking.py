@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.running import running
-from tests.helper import Home, wait_until
+from tests.helper import Home, Store, a_home, program, wait_until
 
 
 def question(home: Home, name: str) -> dict[str, str]:
@@ -123,6 +127,16 @@ def test_an_ack_is_a_private_message_and_settles_what_the_peer_owed(mesh: Home, 
 # --- a reply that nobody waits for any more ---
 
 
+def assert_sent(done: subprocess.CompletedProcess[str], asker: str) -> None:
+    assert re.fullmatch(r"sent [0-9a-f]{32}\n", done.stdout)
+    assert done.stderr.startswith(f"note: {asker} waits for it no longer: it was sent as a message\n")
+
+
+def assert_late(home: Home, asker: str, replier: str, asked: dict[str, str]) -> None:
+    late = question(home, asker)
+    assert (late["from"], late["text"], late["re"]) == (replier, "main", asked["id"])
+
+
 @pytest.mark.parametrize("where", ["reply_to", "id"])
 def test_a_reply_that_comes_too_late_is_a_message(mesh: Home, name: str, peer: str, where: str) -> None:
     """Nothing is lost silently: who replies is told, and who asked has it in the inbox."""
@@ -130,10 +144,8 @@ def test_a_reply_that_comes_too_late_is_a_message(mesh: Home, name: str, peer: s
     assert mesh.run("request", name, "which branch?", "--from", peer, "--timeout", "0.3").returncode == 1
     asked = question(mesh, name)
     done = mesh.run("reply", asked[where], "main", "--from", name)
-    assert re.fullmatch(r"sent [0-9a-f]{32}\n", done.stdout)
-    assert done.stderr == f"note: {peer} waits for it no longer: it was sent as a message\n"
-    late = question(mesh, peer)
-    assert (late["from"], late["text"], late["re"]) == (name, "main", asked["id"])
+    assert_sent(done, peer)
+    assert_late(mesh, peer, name, asked)
 
 
 def test_a_reply_that_comes_too_late_is_sent_once_however_often_it_is_repeated(
@@ -164,6 +176,128 @@ def test_a_reply_to_who_was_killed_while_it_waited_is_a_message(mesh: Home, name
         asked = question(mesh, name)
         asking.process.kill()
         asking.process.wait()
-    mesh.meshctl("reply", asked["id"], "main", "--from", name)
-    late = question(mesh, peer)
-    assert (late["from"], late["text"], late["re"]) == (name, "main", asked["id"])
+    assert_sent(mesh.run("reply", asked["id"], "main", "--from", name), peer)
+    assert_late(mesh, peer, name, asked)
+
+
+@pytest.mark.parametrize("end", ["down", "Ctrl-C, then down", "kill -9 of both"])
+def test_a_reply_to_who_lost_its_daemon_while_it_waited_is_a_message(home: Home, other: Home, end: str) -> None:
+    """Whoever replies elsewhere is not told that all is well before somebody has the reply."""
+    home.start()
+    other.start()
+    home.meshctl("register", "alice")
+    other.meshctl("register", "bob")
+    with running(home, "request", "bob", "which branch?", "--from", "alice", "--timeout", "60") as asking:
+        asked = question(other, "bob")
+        if end == "down":
+            assert home.stop() == 0
+            assert asking.end()[0] == 4
+        elif end == "Ctrl-C, then down":
+            asking.process.send_signal(signal.SIGINT)
+            asking.process.wait()
+            assert home.stop() == 0
+        else:
+            asking.kill()
+            home.kill()
+    assert_sent(other.run("reply", asked["id"], "main", "--from", "bob"), "alice")
+    home.start()
+    assert_late(home, "alice", "bob", asked)
+
+
+def test_a_reply_after_a_deadline_that_the_store_slept_through_is_a_message(tmp_path: Path) -> None:
+    store = Store(program("valkey"), tmp_path, "--appendonly", "yes")
+    try:
+        with a_home(tmp_path / "home", store.url) as home:
+            home.start()
+            home.meshctl("register", "alice")
+            with running(home, "request", "bob", "which branch?", "--from", "alice", "--timeout", "2") as asking:
+                asked = question(home, "bob")
+                store.kill()
+                assert asking.end()[0] == 1
+            store.start()
+            wait_until(lambda: home.run("status").returncode == 0, "the store is up")
+            assert_sent(home.run("reply", asked["id"], "main", "--from", "bob"), "alice")
+            assert_late(home, "alice", "bob", asked)
+    finally:
+        store.close()
+
+
+def test_a_second_reply_is_a_message(mesh: Home, name: str, peer: str) -> None:
+    """Also one that comes at the same time as the first; the first one again is the first one."""
+    mesh.meshctl("register", peer)
+    with running(mesh, "request", name, "which branch?", "--from", peer, "--timeout", "60") as asking:
+        asked = question(mesh, name)
+        for _ in range(2):
+            done = mesh.meshctl("reply", asked["id"], "trunk", "--from", name, "--id", "1" * 32)
+            assert done == f"replied {asked['id']}\n"
+        assert asking.end()[:2] == (0, "trunk\n")
+    assert_sent(mesh.run("reply", asked["id"], "main", "--from", name), peer)
+    assert_late(mesh, peer, name, asked)
+
+
+def test_of_many_replies_one_is_taken_and_the_others_are_messages(mesh: Home, name: str, peer: str) -> None:
+    mesh.meshctl("register", peer)
+    texts = [f"{k}" for k in range(5)]
+    with running(mesh, "request", name, "which?", "--from", peer, "--timeout", "60") as asking:
+        asked = question(mesh, name)
+        replies = [mesh.begin("reply", asked["id"], text, "--from", name) for text in texts]
+        code, taken, _ = asking.end()
+        told = [process.communicate()[0].split()[0] for process in replies]
+    assert code == 0
+    assert sorted(told) == ["replied", *["sent"] * 4]
+    assert told[texts.index(taken.strip())] == "replied"
+    mail = wait_until(lambda: (m := mesh.json("inbox", peer, "--peek")["messages"])[3:] and m, "four messages")
+    assert sorted([taken.strip(), *(message["text"] for message in mail)]) == texts
+
+
+def test_a_reply_that_its_asker_had_no_time_to_take_is_a_message(mesh: Home, name: str, peer: str) -> None:
+    """It is there, and the client that asked does not come to write it."""
+    mesh.meshctl("register", peer)
+    with running(mesh, "request", name, "which branch?", "--from", peer, "--timeout", "60") as asking:
+        asked = question(mesh, name)
+        asking.process.send_signal(signal.SIGSTOP)
+        assert_sent(mesh.run("reply", asked["id"], "main", "--from", name), peer)
+        asking.kill()
+    assert_late(mesh, peer, name, asked)
+
+
+# --- what else stands where a reply is waited for ---
+
+NO_REPLIES: list[dict[str, Any]] = [
+    {"from": 'ev"il\n name', "reply": "no"},
+    {"from": "bob"},
+    {"reply": "no"},
+    {"from": "bob", "reply": b"\xff"},
+    {"from": "bob", "reply": "x" * 65537},
+    {"colour": "green"},
+]
+
+
+@pytest.mark.parametrize("patience", [30, 3])
+def test_what_is_no_reply_is_passed_over(mesh: Home, mesh_store: Store, name: str, patience: int) -> None:
+    """A peer writes what it likes. A good reply behind it is not lost; of a 0.1 program it has three fields."""
+    with running(mesh, "request", name, "?", "--from", "alice", "--timeout", f"{patience}", "--json") as asking:
+        asked = question(mesh, name)
+        with mesh_store.client() as client:
+            for fields in NO_REPLIES:
+                client.xadd(asked["reply_to"], fields)
+            if patience == 30:
+                client.xadd(asked["reply_to"], {"from": "old", "reply": "yes", "ts": "1"})
+        code, out, _ = asking.end()
+    answer = json.loads(out)
+    if patience == 30:
+        assert (code, answer) == (0, {"reply": "yes", "from": "old", "id": asked["id"]})
+    else:
+        assert (code, answer["error"]["data"]["kind"]) == (1, "timeout")
+
+
+def test_a_reply_of_0_1_to_who_has_just_gone_is_a_message(mesh: Home, mesh_store: Store, name: str, peer: str) -> None:
+    mesh.meshctl("register", peer)
+    with running(mesh, "request", name, "?", "--from", peer, "--timeout", "60") as asking:
+        asked = question(mesh, name)
+        asking.kill()
+    with mesh_store.client() as client:
+        client.xadd(asked["reply_to"], {"from": name, "reply": "main", "ts": "1"})
+    assert_late(mesh, peer, name, asked)
+    assert_sent(mesh.run("reply", asked["id"], "again", "--from", name), peer)
+    assert question(mesh, peer)["text"] == "again"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from meshd.core.names import Keys
+from meshd.core.names import Keys, new_id
 from tests.helper import Home, Store
 
 
@@ -97,6 +97,45 @@ def test_the_same_id_again_is_not_sent_twice(mesh: Home, name: str) -> None:
     for again in (False, True):
         assert mesh.json("send", name, "once", "--id", f"id-{name}")["again"] is again
     assert mesh.meshctl("inbox", name) == "[DIRECT from cli] once\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("send", "{peer}", "once", "--from", "alice"),
+        ("send", "{name}", "twice", "--from", "alice"),
+        ("send", "{name}", "once", "--from", "bob"),
+        ("send", "{name}", "once", "--from", "alice", "--re", "an-id"),
+        ("send", "{peer}", "once", "--from", "alice", "--expect-reply"),
+        ("broadcast", "once", "--from", "alice"),
+        ("request", "{name}", "once", "--from", "alice", "--timeout", "20"),
+        ("ack", "{name}", "once", "--from", "alice"),
+    ],
+)
+def test_the_id_of_another_message_is_refused(
+    mesh: Home, mesh_store: Store, name: str, peer: str, other: tuple[str, ...]
+) -> None:
+    """It would be taken for a repetition, and told to be sent. Nothing happens, and no reply is waited for."""
+    for agent in (name, peer):
+        mesh.meshctl("register", agent)
+    taken = new_id()
+    mesh.meshctl("send", name, "once", "--from", "alice", "--id", taken)
+    done = mesh.run(*(word.format(name=name, peer=peer) for word in other), "--id", taken)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"another message was sent under the id {taken}\n  next: " in done.stderr
+    assert [message["text"] for message in mesh.json("inbox", name)["messages"]] == ["once"]
+    assert mesh.json("inbox", peer)["messages"] == []
+    assert taken not in mesh.run("pending", "alice").stdout
+    with mesh_store.client() as client:
+        assert client.xlen(f"mesh:to_{name}") == 1
+    assert mesh.json("send", name, "once", "--from", "alice", "--id", taken)["again"]
+
+
+def test_a_repetition_may_count_its_deadline_anew(mesh: Home, name: str) -> None:
+    """As each run of a command does: it is the same message."""
+    for again, within in enumerate(("30", "60")):
+        sent = mesh.json("send", name, "?", "--from", name, "-e", "--within", within, "--id", f"e-{name}")
+        assert sent["again"] is bool(again)
 
 
 @pytest.mark.parametrize("flag", ["--private", "-p"])

@@ -94,17 +94,26 @@ class LedgerMachine(RuleBasedStateMachine):
         elif kind == "re-ping":
             flat += fields(about="something")
         if self.message(flat, crash) and kind != "re-ping":
-            for expected in self.entries.values():
-                if expected.to == sender and expected.state == "open":
-                    expected.state, expected.due, expected.in_flight = "responded", None, False
+            self.responded(sender)
 
-    @rule(data=st.data(), sender=peers, crash=crashes)
-    def peer_answers(self, data: st.DataObject, sender: str, crash: int | None) -> None:
-        """It settles what it names, and only that."""
+    def responded(self, sender: str) -> None:
+        for expected in self.entries.values():
+            if expected.to == sender and expected.state == "open":
+                expected.state, expected.due, expected.in_flight = "responded", None, False
+
+    @rule(data=st.data(), sender=peers, ping=st.integers(0, MAX_PINGS), crash=crashes)
+    def peer_answers(self, data: st.DataObject, sender: str, ping: int, crash: int | None) -> None:
+        """It settles what it names, or asks again, and only that. What settles nothing is a sign of life."""
         if self.entries:
             answered = data.draw(st.sampled_from(sorted(self.entries)))
-            if self.message(fields(from_=sender, msg="yes", ts="1", id=next(self.ids), re=answered), crash):
-                self.entries[answered].state = "closed"
+            expected = self.entries[answered]
+            settles = expected.state != "closed" and ping <= expected.step
+            named = derived_id(answered, ping) if ping else answered
+            if self.message(fields(from_=sender, msg="yes", ts="1", id=next(self.ids), re=named), crash):
+                if settles:
+                    expected.state = "closed"
+                else:
+                    self.responded(sender)
 
     # --- what the daemon does ---
 
@@ -264,6 +273,15 @@ def test_an_answer_settles_its_entry_and_leaves_the_others_of_that_peer_open() -
     assert {i: e.state for i, e in alice.core.ledger.entries.items()} == {"b": "open"}
     assert alice.core.ledger.owed_by("bob") == ["b"]
     assert alice.core.ledger.owed_by("carol") == []
+
+
+def test_an_answer_to_anything_else_is_a_sign_of_life() -> None:
+    """The peer is there, and writes: it is not asked again."""
+    alice = Machine("alice")
+    alice.execute(lambda: alice.core.open_reply("a", "bob", "x", 0.0, 1.0))
+    answer = decode(b"1-0", fields(from_="bob", msg="yes", ts="1", id="c", re="else"), KEYS, LIMIT)
+    alice.execute(lambda: alice.core.receive([answer], "1-0", 0.0))
+    assert {i: e.state for i, e in alice.core.ledger.entries.items()} == {"a": "responded"}
 
 
 def test_a_peer_that_writes_while_the_escalation_is_on_its_way_has_responded() -> None:

@@ -103,3 +103,33 @@ def test_only_an_answer_settles(home: Home, peer: Peer) -> None:
     acked = home.run("ack", "old", "fine", "--from", "alice")
     assert "settled 2 pending entries" in acked.stderr
     assert home.meshctl("pending", "alice") == "(no pending entries)\n"
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_an_answer_to_a_reping_is_one_to_what_it_is_about(home: Home, other: Home, peer: Peer, unread: bool) -> None:
+    """Whether it stands in the inbox by itself, or only in the notify log because what it is about is unread."""
+    home.start()
+    other.start()
+    other.meshctl("register", "bob")
+    message_id = home.json("send", "bob", "please", "--from", "alice", "-e", "--within", "1")["id"]
+    if not unread:
+        wait_until(lambda: texts(other, "bob") == ["please"], "the message is read")
+    line = wait_until(
+        lambda: [line for line in other.notify_lines("bob") if line.startswith("⏰")], "the re-ping is there"
+    )[0]
+    reping = line[-33:-1]
+    if unread:
+        assert texts(other, "bob") == ["please"]
+    other.kill()
+    other.start()  # what is remembered of it is on the disk
+    other.meshctl("reply", reping, "answer", "--from", "bob")
+    assert home.json("inbox", "alice")["messages"][0]["re"] == message_id
+    assert home.meshctl("pending", "alice") == "(no pending entries)\n"
+
+
+def test_an_older_peer_answers_a_reping_by_its_own_id(home: Home, peer: Peer) -> None:
+    home.start()
+    home.json("send", "old", "please", "--from", "alice", "-e", "--within", "0.3")
+    reping = wait_until(lambda: peer.entries("to_old")[1:], "the re-ping is sent")[0]["id"]
+    peer.send("alice", "answer", re=reping)
+    wait_until(lambda: home.meshctl("pending", "alice") == "(no pending entries)\n", "it is settled")
