@@ -88,8 +88,9 @@ def load(environ: Mapping[str, str] | None = None, file: str | None = None) -> S
     environ = os.environ if environ is None else environ
     file = paths.config_file() if file is None else file
     values = _from_file(file)
-    if "AGENT_MESH_REDIS_URL" in environ or environ.get("AGENT_MESH_REDIS_URL_FILE"):
-        # Two keys for one thing: the variable of either wins over both. An empty one means the embedded store.
+    if environ.get("AGENT_MESH_REDIS_URL_FILE"):
+        values.pop("redis_url", None)  # which would go first
+    if environ.get("AGENT_MESH_REDIS_URL") == "":  # back to the embedded store
         values.pop("redis_url", None)
         values.pop("redis_url_file", None)
     sources = dict.fromkeys(values, file)
