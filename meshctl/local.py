@@ -30,6 +30,12 @@ def main(arguments: list[str]) -> int:
         return _print(cli.render_error(error, parsed))
 
 
+def refuse(arguments: list[str], what: str, then: str) -> int:
+    """The input was refused before anybody was asked. The exit code."""
+    text = f"{cli.PROGRAM}: {what}\n  next: {then}\n"
+    return _print(cli.refused(arguments, UsageError(what, then), text))
+
+
 def start_for(arguments: list[str], *, resumed: bool) -> Any:
     """A connection to a daemon started for this command, or the exit code if there is to be none.
 

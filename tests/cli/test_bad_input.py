@@ -30,6 +30,34 @@ def written(store: Store) -> int:
         return sum(int(client.xinfo_stream(key)["entries-added"]) for key in client.keys("mesh:to_*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("send", "bob", "--json"), "the following arguments are required: MESSAGE"),
+        (("--json", "send", "bob", "x", "--bogus"), "unrecognized arguments: --bogus"),
+        (("inbox", "bob", "--limit", "x", "--json"), "argument --limit: invalid int value: 'x'"),
+        (("snd", "bob", "x", "--json"), "no command 'snd'"),
+        (("--json",), "no command was given"),
+        (("path", "--bogus", "--json"), "unrecognized arguments: --bogus"),
+        (("send", "bob", "-", "--json"), "standard input is not valid UTF-8"),
+    ],
+)
+def test_wrong_arguments_are_an_error_in_json_too(
+    mesh: Home, lone: Home, arguments: tuple[str, ...], message: str
+) -> None:
+    """Like any other error: by a running daemon, and where there is none; on standard error as without --json."""
+    for home in (mesh, lone):
+        done = home.run(*arguments, stdin=b"\xff")
+        error = json.loads(done.stdout)["error"]
+        assert (done.returncode, error["message"], error["data"]["kind"]) == (2, message, "usage")
+        assert error["data"]["hint"]
+        plain = home.run(*(argument for argument in arguments if argument != "--json"), stdin=b"\xff")
+        assert (plain.returncode, plain.stdout) == (2, "")
+        assert done.stderr.startswith(plain.stderr)
+    assert mesh.run("send", "bob", "--bogus", "--", "--json").stdout == ""
+    assert not os.path.exists(lone.socket)
+
+
 BAD_NAMES = {
     "a/b": "it contains '/'",
     "bob\n": "it contains '\\n'",
