@@ -127,7 +127,8 @@ def _path(parsed: cli.Parsed) -> int:
 def _logs(parsed: cli.Parsed) -> int:
     from meshctl import following
 
-    return _print(following.logs(follow=parsed.params.follow, count=parsed.params.lines))  # type: ignore[attr-defined]
+    p: Any = parsed.params
+    return _print(following.logs(follow=p.follow, count=p.lines, as_json=parsed.json))
 
 
 def _version(parsed: cli.Parsed) -> int:
@@ -168,7 +169,7 @@ def _serve(parsed: cli.Parsed) -> int:
 def _demo(parsed: cli.Parsed) -> int:
     from meshctl import demo
 
-    return demo.run(mcp=parsed.params.mcp)  # type: ignore[attr-defined]
+    return demo.run(mcp=parsed.params.mcp, as_json=parsed.json)  # type: ignore[attr-defined]
 
 
 def _install(parsed: cli.Parsed) -> int:
