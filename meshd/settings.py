@@ -154,7 +154,7 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
     if not _PREFIX.fullmatch(settings.prefix):
         raise refuse("prefix", "1 to 64 characters of A-Z a-z 0-9 _ . : - { }")
     if not 1 <= settings.max_message <= HARD_MESSAGE_LIMIT:
-        raise refuse("max_message", f"from 1 to {HARD_MESSAGE_LIMIT} bytes")
+        raise refuse("max_message", f"from 1 to {HARD_MESSAGE_LIMIT} bytes, less its quoting in a call")
     if settings.gate_limit < 1:
         raise refuse("gate_limit", "1 or more")
     if settings.name is not None and not is_name(settings.name):

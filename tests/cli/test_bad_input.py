@@ -144,6 +144,18 @@ def test_10_mb_on_standard_input_are_refused_without_reaching_the_daemon(mesh: H
     assert written(mesh_store) == before
 
 
+def test_what_a_call_cannot_hold_is_refused_with_the_true_limit(mesh: Home, mesh_store: Store) -> None:
+    """Below the hard limit as it stands, over it as it is quoted."""
+    before = written(mesh_store)
+    done = mesh.run("send", "bob", "-", stdin='"' * 600_000)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        "quoted, and with its options, it is over the 1048576 bytes of a call\n  next: put it into a file"
+        in done.stderr
+    )
+    assert written(mesh_store) == before
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"ok \xed\xa0\x80 surrogate", b"cut \xc3"])
 def test_invalid_utf_8_is_refused(mesh: Home, mesh_store: Store, data: bytes) -> None:
     """On standard input and in an argument alike."""
