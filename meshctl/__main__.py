@@ -46,8 +46,9 @@ def main() -> int:
     except BrokenPipeError:
         return 141  # as a shell says it of a program that SIGPIPE ended
     except Refused as refused:
-        complain(f"meshctl: {refused.args[0]}\n  next: {refused.args[1]}\n")
-        return 2
+        from meshctl import local
+
+        return local.refuse(arguments, *refused.args)
     except Lost:
         return _failed(f"{AWAY}, and the outcome is unknown", "meshctl status")
 

@@ -92,7 +92,10 @@ def make_request(arguments: list[str], given: "str | None" = None, message_id: "
         stdin.encode(),
     )
     if len(line) > MAX_STDIN:
-        raise Refused(f"the message is too large: over {MAX_STDIN} bytes on the socket", _SHORTER)
+        raise Refused(
+            f"the message is too large: quoted, and with its options, it is over the {MAX_STDIN} bytes of a call",
+            _SHORTER,
+        )
     return line
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from meshctl.client import Lost, answers, complain, connect, tell, write
 from meshd import paths
 from meshd.commands.base import Printed
+from meshd.control.cli import encode
 from meshd.disk.files import holder
+from meshd.errors import NotFound
 
 PAUSE = 0.25  # neither a log nor a socket tells that it has changed; this is a person who watches
 KEPT = 3  # meshd.__main__.LOG_KEPT
@@ -23,26 +26,41 @@ _ASK = 2.0
 # --- logs ---
 
 
-def logs(*, follow: bool, count: int) -> Printed:
-    """The last lines of the log, and with `follow` what is added, until interrupted."""
+def logs(*, follow: bool, count: int, as_json: bool) -> Printed:
+    """The last lines of the log, and with `follow` what is added, until interrupted. Raises `NotFound`."""
     path = paths.daemon_log()
-    if (journal := _journal(follow, count)) is not None:
-        return journal
+    show = JsonLines().write if as_json else show_plain
+    _journal(show, follow, count, as_json=as_json)
     try:
         log = _Log(path)
     except OSError as error:
-        return Printed(err=f"no log at {path}: {error.strerror}\n  next: meshctl up\n", code=5)
+        raise NotFound(f"no log at {path}: {error.strerror}", "meshctl up") from None
     for line in log.last(max(0, count)):
-        write(1, line)
+        show(line)
     while follow:
         time.sleep(PAUSE)
         for text in log.added():
-            write(1, text)
+            show(text)
     return Printed()
 
 
-def _journal(follow: bool, count: int) -> Printed | None:
-    """Where the journal has the log: this process becomes `journalctl`. None where a file has it."""
+def show_plain(text: bytes) -> None:
+    write(1, text)
+
+
+class JsonLines:
+    """Writes each whole line of what it is given, in pieces, as a JSON object."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def write(self, piece: bytes) -> None:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        write(1, "".join(encode({"line": line.decode("utf-8", "replace")}) for line in lines))
+
+
+def _journal(show: Callable[[bytes], None], follow: bool, count: int, *, as_json: bool) -> None:
+    """Where the journal has the log: `journalctl` shows it, and its end is ours. Returns where a file has it."""
     managed_by = _managed_by()
     if managed_by is None:
         from meshctl.service import here
@@ -50,13 +68,19 @@ def _journal(follow: bool, count: int) -> Printed | None:
         service = here.enabled()
         managed_by = service.name if service is not None else None
     if managed_by != "systemd":
-        return None
+        return
     command = ["journalctl", "--user", "-u", "meshd", "-n", str(max(0, count)), *(["-f"] if follow else [])]
     try:
-        os.execvp(command[0], [*command, "--no-pager"])  # noqa: S606
+        if not as_json:
+            os.execvp(command[0], [*command, "--no-pager"])  # noqa: S606
+        with subprocess.Popen([*command, "--no-pager"], stdout=subprocess.PIPE) as running:
+            assert running.stdout is not None
+            for line in running.stdout:
+                show(line)
+        raise SystemExit(running.returncode)
     except OSError as error:
         what = f"the log is in systemd's journal, and journalctl cannot be run: {error.strerror}"
-        return Printed(err=f"{what}\n  next: {' '.join(command)}\n", code=5)
+        raise NotFound(what, " ".join(command)) from None
 
 
 def _managed_by() -> str | None:

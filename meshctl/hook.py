@@ -8,6 +8,7 @@ import os
 import time
 
 from meshctl.client import Lost, complain, connect, exchange, make_request, parse, quote
+from meshd import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ def run(arguments: list[str]) -> int:
     """The exit code: 2 to wake the session, else 0."""
     try:
         return 2 if _ask(arguments) == WAKES else 0
+    except ValueError as error:
+        complain(f"meshctl hook: {error}\n")
+        return 0
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever it is, it is no reason to stop a session
         complain(f"meshctl hook: {error!r}\n")
         return 0
@@ -50,7 +54,7 @@ def _ask(arguments: list[str]) -> int:
 
 
 def _start() -> "_socket.socket | None":
-    if os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
+    if not paths.may_start():
         return None
     from meshctl.autostart import start
 
@@ -63,7 +67,10 @@ def _fields() -> str:
     data = b""
     while len(data) <= MAX_INPUT and (chunk := os.read(0, 1 << 20)):
         data += chunk
-    said = parse(data.decode("utf-8", "replace").encode())
+    try:
+        said = parse(data.decode("utf-8", "replace").encode())
+    except (ValueError, StopIteration, RecursionError):
+        raise ValueError("standard input is not a hook's JSON") from None
     if not isinstance(said, dict):
         return "null"
     shown = []

@@ -5,7 +5,6 @@ Imported only when it is needed: it loads the daemon's own command table.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -30,6 +29,12 @@ def main(arguments: list[str]) -> int:
         return _print(cli.render_error(error, parsed))
 
 
+def refuse(arguments: list[str], what: str, then: str) -> int:
+    """The input was refused before anybody was asked. The exit code."""
+    text = f"{cli.PROGRAM}: {what}\n  next: {then}\n"
+    return _print(cli.refused(arguments, UsageError(what, then), text))
+
+
 def start_for(arguments: list[str], *, resumed: bool) -> Any:
     """A connection to a daemon started for this command, or the exit code if there is to be none.
 
@@ -39,7 +44,7 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
     if isinstance(parsed, Printed):
         return _print(parsed)
     scripted_who = parsed.command.name == "who" and parsed.json
-    if not parsed.command.starts_daemon or scripted_who or os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
+    if not parsed.command.starts_daemon or scripted_who or not paths.may_start():
         return _not_running(parsed, resumed)
     from meshctl.autostart import start
 
@@ -121,7 +126,8 @@ def _path(parsed: cli.Parsed) -> int:
 def _logs(parsed: cli.Parsed) -> int:
     from meshctl import following
 
-    return _print(following.logs(follow=parsed.params.follow, count=parsed.params.lines))  # type: ignore[attr-defined]
+    p: Any = parsed.params
+    return _print(following.logs(follow=p.follow, count=p.lines, as_json=parsed.json))
 
 
 def _version(parsed: cli.Parsed) -> int:
@@ -144,12 +150,15 @@ def _mcp(parsed: cli.Parsed) -> int:
 
 def _serve(parsed: cli.Parsed) -> int:
     """MCP on stdio, as `mcp`; or over HTTP, in this process."""
-    if not parsed.params.http:  # type: ignore[attr-defined]
+    p: Any = parsed.params
+    if not p.http:
+        if (p.host, p.port) != (type(p)().host, type(p)().port):
+            raise UsageError("--host and --port are for HTTP", "meshctl serve --http")
         return _mcp(parsed)
     from meshd.mcp.http.address import listen
 
-    address = listen(parsed.params.host, parsed.params.port)  # type: ignore[attr-defined]
-    if os.environ.get("AGENT_MESH_NO_AUTOSTART") != "1":
+    address = listen(p.host, p.port)
+    if paths.may_start():
         from meshctl.autostart import start
 
         connection: Any = connect() or start()
@@ -162,7 +171,7 @@ def _serve(parsed: cli.Parsed) -> int:
 def _demo(parsed: cli.Parsed) -> int:
     from meshctl import demo
 
-    return demo.run(mcp=parsed.params.mcp)  # type: ignore[attr-defined]
+    return demo.run(mcp=parsed.params.mcp, as_json=parsed.json)  # type: ignore[attr-defined]
 
 
 def _install(parsed: cli.Parsed) -> int:

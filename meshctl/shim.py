@@ -121,7 +121,7 @@ class Shim:
 
     def _start_daemon(self) -> "socket | None":
         """By a process of its own: what starting one needs would stay in our memory for the whole session."""
-        if os.environ.get("AGENT_MESH_NO_AUTOSTART") == "1":
+        if not paths.may_start():
             self._trouble = ("meshd is not running, and AGENT_MESH_NO_AUTOSTART forbids to start it", "meshctl up")
             return None
         ours, theirs = os.pipe()

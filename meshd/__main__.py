@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from meshd import __version__, paths
-from meshd.errors import AlreadyRunning, ConfigError, MeshError
+from meshd.errors import AlreadyRunning, ConfigError, MeshError, NotReloaded
 from meshd.limits import raise_file_limit
 from meshd.service.manager import managed_by
 from meshd.service.notify import NEXT, Notifier, notifier
@@ -141,7 +141,7 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+        loop.add_signal_handler(signal.SIGHUP, _reload, supervisor)
         running = asyncio.create_task(supervisor.run(stopping), name="supervisor")
         told = [asyncio.create_task(work, name=name) for name, work in _tell_manager(supervisor, tell).items()]
         # asyncio listens once more, with a backlog of its own if none is given.
@@ -170,6 +170,11 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         for error in ended:
             if isinstance(error, Exception):  # what was told has failed: that is no end in order
                 raise error
+
+
+def _reload(mesh: Supervisor) -> None:
+    with contextlib.suppress(NotReloaded):  # it is in the log
+        mesh.reload()
 
 
 def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, Any, None]]:

@@ -4,11 +4,13 @@
     ├─ UsageError                 usage              2    bad input; nothing happened
     ├─ Denied                     denied             1    the rate gate said no
     ├─ TimedOut                   timeout            1    nobody answered in time
+    ├─ Lagged                     lagged             1    a subscriber did not keep up, and was cut
     ├─ NotFound                   not_found          5    no such agent or message
     ├─ NotAllowed                 not_allowed        7    another daemon holds the name, or another user asks
     ├─ Full                       full               1    a bound of ours was met (pending entries, disk)
     ├─ Unreadable                 unreadable         1    a state file is damaged, or newer than we are; it is as it was
     ├─ ConfigError                config             78   the daemon cannot start with this configuration
+    │  └─ NotReloaded             config             1    the one that is read again is wrong; the old one is kept
     ├─ AlreadyRunning             already_running    0    another daemon holds the lock
     ├─ Stopping                   stopping           4    the daemon was stopped in mid-call
     └─ StoreError                 store_error        4    the store answered, and refused
@@ -75,6 +77,11 @@ class TimedOut(MeshError):
     retryable = True
 
 
+class Lagged(MeshError):
+    kind = "lagged"
+    retryable = True
+
+
 class NotFound(MeshError):
     kind = "not_found"
     exit_code = 5
@@ -97,6 +104,10 @@ class Unreadable(MeshError):
 class ConfigError(MeshError):
     kind = "config"
     exit_code = 78
+
+
+class NotReloaded(ConfigError):
+    exit_code = 1
 
 
 class AlreadyRunning(MeshError):

@@ -58,6 +58,11 @@ def _within_budget(path: str) -> str:
     return f"/tmp/{APP}-{os.getuid()}/{digest}.sock"  # noqa: S108
 
 
+def may_start() -> bool:
+    """Whether the environment lets a command start the daemon."""
+    return os.environ.get("AGENT_MESH_NO_AUTOSTART", "").lower() not in ("1", "true", "yes", "on")
+
+
 def store_socket_path() -> str:
     """The embedded store's private socket, beside the control socket."""
     return _within_budget(socket_path().removesuffix(".sock") + ".store")

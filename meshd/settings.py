@@ -88,8 +88,9 @@ def load(environ: Mapping[str, str] | None = None, file: str | None = None) -> S
     environ = os.environ if environ is None else environ
     file = paths.config_file() if file is None else file
     values = _from_file(file)
-    if "AGENT_MESH_REDIS_URL" in environ or environ.get("AGENT_MESH_REDIS_URL_FILE"):
-        # Two keys for one thing: the variable of either wins over both. An empty one means the embedded store.
+    if environ.get("AGENT_MESH_REDIS_URL_FILE"):
+        values.pop("redis_url", None)  # which would go first
+    if environ.get("AGENT_MESH_REDIS_URL") == "":  # back to the embedded store
         values.pop("redis_url", None)
         values.pop("redis_url_file", None)
     sources = dict.fromkeys(values, file)
@@ -153,7 +154,7 @@ def _checked(settings: Settings, sources: Mapping[str, str]) -> Settings:
     if not _PREFIX.fullmatch(settings.prefix):
         raise refuse("prefix", "1 to 64 characters of A-Z a-z 0-9 _ . : - { }")
     if not 1 <= settings.max_message <= HARD_MESSAGE_LIMIT:
-        raise refuse("max_message", f"from 1 to {HARD_MESSAGE_LIMIT} bytes")
+        raise refuse("max_message", f"from 1 to {HARD_MESSAGE_LIMIT} bytes, less its quoting in a call")
     if settings.gate_limit < 1:
         raise refuse("gate_limit", "1 or more")
     if settings.name is not None and not is_name(settings.name):

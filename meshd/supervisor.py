@@ -25,7 +25,7 @@ from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
-from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, StoreError, Unreadable
+from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, NotReloaded, StoreError, Unreadable
 from meshd.events import EventHub
 from meshd.gateway import Gateway
 from meshd.group import GroupReader
@@ -431,13 +431,13 @@ class Supervisor:
     # --- configuration ---
 
     def reload(self) -> str:
-        """Read the configuration again; keep the old one if it is wrong. What was done, in a sentence."""
+        """Read the configuration again. What was done, in a sentence. Raises `NotReloaded`: the old one is kept."""
         try:
             fresh = settings.load()
         except ConfigError as error:
             log.error("configuration not changed: %s", error.message)
             self.events.publish("config.refused", why=error.message)
-            return f"not changed: {error.message}"
+            raise NotReloaded(f"not changed: {error.message}", error.hint) from None
         fixed = {key: getattr(self.settings, key) for key in RESTART_ONLY}
         waiting = [key for key, value in fixed.items() if getattr(fresh, key) != value]
         self.settings = msgspec.structs.replace(fresh, **fixed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import tempfile
@@ -37,6 +38,11 @@ def test_the_demo_runs_to_its_end(lone: Home) -> None:
     assert "[DIRECT from alice] the build is green" in out
     assert "Both are gone again" in out
     assert not lone.state.exists()
+
+
+def test_the_demo_in_json_is_an_object_a_line(lone: Home) -> None:
+    lines = [json.loads(line)["line"] for line in lone.meshctl("demo", "--json").splitlines()]
+    assert "[DIRECT from alice] the build is green" in lines
 
 
 def of_home(folder: str) -> list[str]:

@@ -8,18 +8,20 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 
-from meshctl.client import complain, write
+from meshctl.client import complain
 from meshctl.demo import commands, sessions
 from meshctl.demo.stage import Failed, Stage
+from meshctl.following import JsonLines, show_plain
 
 
-def run(*, mcp: bool = False) -> int:
+def run(*, mcp: bool = False, as_json: bool = False) -> int:
     """Play the story in a temporary home, with commands or with MCP sessions. 0 if every step did what it should."""
+    show = JsonLines().write if as_json else show_plain
     with contextlib.ExitStack() as stack:
         deaf = stack.enter_context(_ends_on_signals())
         home = tempfile.mkdtemp(prefix="agent-mesh-demo-")
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        stage = Stage(home)
+        stage = Stage(home, show)
         stack.callback(stage.clear)
         stack.callback(deaf)
         try:
@@ -27,7 +29,7 @@ def run(*, mcp: bool = False) -> int:
         except Failed as failed:
             complain(f"the demo failed: {failed}\n  next: meshctl doctor\n")
             return 1
-    write(1, "\nThat was a real daemon with a real store. Both are gone again, with all they wrote.\n")
+    show(b"\nThat was a real daemon with a real store. Both are gone again, with all they wrote.\n")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from meshctl.client import write
 from meshctl.demo.stage import Stage
 
 
@@ -27,7 +26,7 @@ def play(stage: Stage) -> None:
     stage.show("inbox", "bob")
     path, _ = stage.run("path", "notify", "bob")
     with open(path.strip(), encoding="utf-8") as file:
-        write(1, file.read())
+        stage.write(file.read())
 
     stage.say("Who is there:")
     stage.show("ping", "bob", "--from", "alice")

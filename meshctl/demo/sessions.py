@@ -8,7 +8,6 @@ import os
 import subprocess
 from typing import Any
 
-from meshctl.client import write
 from meshctl.demo.stage import Failed, Stage
 
 PROTOCOL = "2025-06-18"
@@ -44,7 +43,8 @@ class _Session:
     def __init__(self, stage: Stage, folder: str) -> None:
         path = os.path.join(stage.env["HOME"], folder)
         os.mkdir(path)
-        write(1, f"$ cd ~/{folder} && meshctl mcp\n")
+        stage.write(f"$ cd ~/{folder} && meshctl mcp\n")
+        self._stage = stage
         self._name = folder
         self._last = 0
         self._process = stage.spawn(("mcp",), cwd=path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -65,12 +65,12 @@ class _Session:
 
     def begin(self, tool: str, **arguments: Any) -> int:
         shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
-        write(1, f"{self._name} > {tool}({shown})\n")
+        self._stage.write(f"{self._name} > {tool}({shown})\n")
         return self._ask("tools/call", {"name": tool, "arguments": arguments})
 
     def finish(self, number: int) -> dict[str, Any]:
         result = self._answer(number)
-        write(1, "".join(f"    {line}\n" for line in result["content"][0]["text"].splitlines()))
+        self._stage.write("".join(f"    {line}\n" for line in result["content"][0]["text"].splitlines()))
         if result.get("isError"):
             raise Failed(f"{self._name}: {result['content'][0]['text']}")
         return dict(result["structuredContent"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
-
-from meshctl.client import write
 
 TIMEOUT = 60
 
@@ -17,9 +16,10 @@ class Failed(Exception):
 
 
 class Stage:
-    """Runs `meshctl` in the temporary home, showing each line as a user would type it."""
+    """Runs `meshctl` in the temporary home, showing each line as a user would type it. `show` is given what to show."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, home: str, show: Callable[[bytes], None]) -> None:
+        self._show = show
         self._begun: list[subprocess.Popen[Any]] = []
         run_dir = os.path.join(home, "run")
         os.mkdir(run_dir, 0o700)
@@ -35,8 +35,11 @@ class Stage:
     def command(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-P", "-m", "meshctl", *arguments]
 
+    def write(self, text: str) -> None:
+        self._show(text.encode())
+
     def say(self, text: str) -> None:
-        write(1, f"\n{text}\n")
+        self.write(f"\n{text}\n")
 
     def run(self, *arguments: str) -> tuple[str, str]:
         """What a command prints: its data, and its talk."""
@@ -47,13 +50,13 @@ class Stage:
 
     def show(self, *arguments: str) -> str:
         """Run a command as if a user had typed it; its talk."""
-        write(1, f"$ {typed(arguments)}\n")
+        self.write(f"$ {typed(arguments)}\n")
         out, err = self.run(*arguments)
-        write(1, out + err)
+        self.write(out + err)
         return err
 
     def begin(self, *arguments: str) -> tuple[tuple[str, ...], subprocess.Popen[str]]:
-        write(1, f"$ {typed(arguments)} &\n")
+        self.write(f"$ {typed(arguments)} &\n")
         return arguments, self.spawn(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def spawn(self, arguments: tuple[str, ...], **options: Any) -> subprocess.Popen[Any]:
@@ -65,7 +68,7 @@ class Stage:
     def end(self, begun: tuple[tuple[str, ...], subprocess.Popen[str]], expected: str) -> None:
         arguments, process = begun
         out, err = process.communicate(timeout=TIMEOUT)
-        write(1, out)
+        self.write(out)
         if out.strip() != expected:
             raise Failed(f"{typed(arguments)} printed {out!r} {err!r}")
 

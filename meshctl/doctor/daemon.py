@@ -78,7 +78,7 @@ def _path(facts: Facts) -> Iterator[Finding]:
 def _no_answer(facts: Facts) -> Finding:
     path, pid, other = facts.socket, facts.pid, facts.state_pid
     if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
-        return Finding("error", AREA, f"{path} is not a socket", f"mv {quote(path)} {quote(path)}.old && meshctl up")
+        return Finding("error", AREA, f"{path} is not a socket", _vacate(path))
     if facts.silent is not None:
         return _silent(facts, facts.silent)
     alive = pid or other
@@ -91,17 +91,19 @@ def _no_answer(facts: Facts) -> Finding:
     return Finding("warning", AREA, f"meshd is not running: nothing at {path}", "meshctl up")
 
 
+def _vacate(path: str) -> str:
+    """What brings the socket's path and what is there apart. In a folder that is not ours nothing is to be moved."""
+    if os.environ.get("AGENT_MESH_SOCKET"):
+        return "unset AGENT_MESH_SOCKET && meshctl up"
+    return f"mv {quote(path)} {quote(path)}.old && meshctl up"
+
+
 def _silent(facts: Facts, why: str) -> Finding:
     """Somebody listens, and does not answer."""
     pid = facts.pid
     if pid is None:
-        path = quote(facts.socket)
-        return Finding(
-            "error",
-            AREA,
-            f"what listens on {facts.socket} is no meshd: it {why}",
-            f"mv {path} {path}.old && meshctl up",
-        )
+        what = f"what listens on {facts.socket} is no meshd: it {why}"
+        return Finding("error", AREA, what, _vacate(facts.socket))
     if is_stopped(pid):
         return Finding("error", AREA, f"meshd (pid {pid}) was stopped by a signal", f"kill -CONT {pid}")
     if facts.starting:

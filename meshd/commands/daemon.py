@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from meshd.commands.base import HOSTED, Call, Command, Params, Printed, Result, about
 from meshd.commands.status import NoParams, summary
-from meshd.errors import TimedOut
+from meshd.errors import Lagged
 
 HEARTBEAT = 15.0
 PATHS = ("socket", "cache", "state", "config", "log", "notify", "pending")
@@ -35,7 +35,7 @@ async def events(call: Call, p: EventsParams) -> Result:
                 await call.emit(Result(event))
             elif subscription.lagged:
                 await call.emit(Result({"event": "lagged", "seq": hub.last, "ts": time.time()}))
-                raise TimedOut("this subscriber was too slow and has missed events", "subscribe again")
+                raise Lagged("this subscriber was too slow and has missed events", "subscribe again")
             else:
                 await call.emit(Result({"event": "heartbeat", "seq": hub.last, "ts": time.time()}))
     finally:

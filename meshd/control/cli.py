@@ -29,28 +29,37 @@ class Parsed(NamedTuple):
 
 
 class _Stop(Exception):
-    """argparse wants to print and exit."""
+    """argparse wants to print its help and exit."""
 
     def __init__(self, printed: Printed) -> None:
         super().__init__()
         self.printed = printed
 
 
+class _Wrong(Exception):
+    """The arguments mean nothing; `text` is how a terminal is told."""
+
+    def __init__(self, error: UsageError, text: str) -> None:
+        super().__init__()
+        self.error = error
+        self.text = text
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         usage = self.format_usage().removeprefix("usage: ")
-        hint = f"  {usage}  next: {self.prog} --help\n"
-        raise _Stop(Printed(err=f"{self.prog}: {one_line(message)}\n{hint}", code=2))
+        error = UsageError(one_line(message), f"{self.prog} --help")
+        raise _Wrong(error, f"{self.prog}: {error.message}\n  {usage}  next: {error.hint}\n")
 
     def print_help(self, file: Any = None) -> None:
         raise _Stop(Printed(out=self.format_help()))
 
     def values(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """By field. Raises `_Stop`."""
+        """By field. Raises `_Stop` or `_Wrong`."""
         try:
             return vars(self.parse_args(arguments))
-        except _Stop as stop:
-            if stop.printed.code or {"-h", "--help"} & set(arguments):
+        except _Stop:
+            if {"-h", "--help"} & set(arguments):
                 raise
             # Python 3.13 takes -hello for -h with more behind it, and help would have been the answer to a send.
             taken = next((argument for argument in arguments if argument.startswith("-h")), "-h")
@@ -59,33 +68,50 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> Parsed | Printed:
     """What the arguments mean: a command to run, or a text to print with its exit code."""
+    try:
+        return _parse(arguments)
+    except _Wrong as wrong:
+        return refused(arguments, wrong.error, wrong.text)
+
+
+def refused(arguments: Sequence[str], error: UsageError, text: str) -> Printed:
+    """The text; and the error as JSON if the arguments, which need not make sense, ask for that."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return Printed(encode({"error": error.to_rpc()}) if "--json" in options else "", text, error.exit_code)
+
+
+def _parse(arguments: Sequence[str]) -> Parsed | Printed:
     name, rest = _split(arguments)
     if name == "help" and rest:
-        return parse([rest[0], "--help"])
+        return _parse([rest[0], "--help"])
     if name is None or name == "help":
-        asked = name == "help" or "-h" in rest or "--help" in rest
-        return Printed(out=overview()) if asked else Printed(err=overview(), code=2)
+        if name == "help" or "-h" in rest or "--help" in rest:
+            return Printed(out=overview())
+        raise _Wrong(UsageError("no command was given", f"{PROGRAM} --help"), overview())
     if name == "--version":
         name = "version"
     command = COMMANDS.get(name or "")
     if command is None:
         near = difflib.get_close_matches(name or "", SHOWN, 1)
         hint = f"did you mean: {PROGRAM} {near[0]}" if near else f"next: {PROGRAM} --help"
-        return Printed(err=f"{PROGRAM}: no command {name!a}\n  {hint}\n", code=2)
+        error = UsageError(f"no command {name!a}", hint.removeprefix("next: "))
+        raise _Wrong(error, f"{PROGRAM}: {error.message}\n  {hint}\n")
     try:
         values = _parser(command.name).values(rest)
     except _Stop as stop:
-        return _dash_explained(stop.printed, command, rest)
+        return stop.printed
+    except _Wrong as wrong:
+        wrong.text += _dash_explained(command, rest)
+        raise
     as_json = values.pop("json")
     return Parsed(command, command.params(**values), as_json)
 
 
-def _dash_explained(printed: Printed, command: Command, rest: Sequence[str]) -> Printed:
+def _dash_explained(command: Command, rest: Sequence[str]) -> str:
     """A text that begins with a dash looks like an option: say how it is given."""
     takes_text = {"message", "text"} & set(command.params.__struct_fields__)
-    if printed.code == 0 or not takes_text or not any(argument.startswith("-") for argument in rest):
-        return printed
-    return printed._replace(err=f"{printed.err}        put -- before a text that begins with -\n")
+    dashed = takes_text and any(argument.startswith("-") for argument in rest)
+    return "        put -- before a text that begins with -\n" if dashed else ""
 
 
 def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -229,6 +229,8 @@ def _stopped() -> Stopping:
 
 
 def _unknown(method: str, known: list[str]) -> MethodNotFound:
+    if method in COMMANDS:
+        return MethodNotFound(f"{method} is carried out by the client, not by the daemon", f"run: meshctl {method}")
     near = difflib.get_close_matches(method, known, 1)
     return MethodNotFound(
         f"no method {method[:64]!r}", f"did you mean {near[0]!r}?" if near else "call hello first", nearest=near[:1]

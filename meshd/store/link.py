@@ -160,7 +160,7 @@ class Link:
 def _translate_connect(error: BaseException, shown: str) -> StoreError:
     ours = translate(error)
     if ours.message.startswith("no connection") or ours.message.startswith("the store does not"):
-        return StoreDown(f"the store {shown} is out of reach: {error}", ours.hint)
+        return StoreDown(f"the store {shown} is out of reach: {str(error) or 'no answer in time'}", ours.hint)
     return ours
 
 

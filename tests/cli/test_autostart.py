@@ -96,6 +96,18 @@ def test_no_autostart_forbids_it(lone: Home, command: tuple[str, ...]) -> None:
     assert not lone.state.exists()
 
 
+@pytest.mark.parametrize("value", ["true", "YES", "on"])
+def test_no_autostart_in_other_words(lone: Home, value: str) -> None:
+    assert lone.run("who", AGENT_MESH_NO_AUTOSTART=value).returncode == 3
+    assert not os.path.exists(lone.socket)
+
+
+def test_an_address_without_http_is_refused(lone: Home) -> None:
+    done = lone.run("serve", "--port", "17801")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "meshctl serve: --host and --port are for HTTP\n  next: meshctl serve --http\n"
+
+
 def test_no_autostart_holds_in_mid_command_too(home: Home) -> None:
     home.start()
     with running(home, "listen", "bob", AGENT_MESH_NO_AUTOSTART="1") as listening:

@@ -30,6 +30,34 @@ def written(store: Store) -> int:
         return sum(int(client.xinfo_stream(key)["entries-added"]) for key in client.keys("mesh:to_*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("send", "bob", "--json"), "the following arguments are required: MESSAGE"),
+        (("--json", "send", "bob", "x", "--bogus"), "unrecognized arguments: --bogus"),
+        (("inbox", "bob", "--limit", "x", "--json"), "argument --limit: invalid int value: 'x'"),
+        (("snd", "bob", "x", "--json"), "no command 'snd'"),
+        (("--json",), "no command was given"),
+        (("path", "--bogus", "--json"), "unrecognized arguments: --bogus"),
+        (("send", "bob", "-", "--json"), "standard input is not valid UTF-8"),
+    ],
+)
+def test_wrong_arguments_are_an_error_in_json_too(
+    mesh: Home, lone: Home, arguments: tuple[str, ...], message: str
+) -> None:
+    """Like any other error: by a running daemon, and where there is none; on standard error as without --json."""
+    for home in (mesh, lone):
+        done = home.run(*arguments, stdin=b"\xff")
+        error = json.loads(done.stdout)["error"]
+        assert (done.returncode, error["message"], error["data"]["kind"]) == (2, message, "usage")
+        assert error["data"]["hint"]
+        plain = home.run(*(argument for argument in arguments if argument != "--json"), stdin=b"\xff")
+        assert (plain.returncode, plain.stdout) == (2, "")
+        assert done.stderr.startswith(plain.stderr)
+    assert mesh.run("send", "bob", "--bogus", "--", "--json").stdout == ""
+    assert not os.path.exists(lone.socket)
+
+
 BAD_NAMES = {
     "a/b": "it contains '/'",
     "bob\n": "it contains '\\n'",
@@ -113,6 +141,18 @@ def test_10_mb_on_standard_input_are_refused_without_reaching_the_daemon(mesh: H
     done = mesh.run("send", "bob", "-", stdin=b"x" * 10_000_000)
     assert (done.returncode, done.stdout) == (2, "")
     assert "standard input is over the hard limit of 1048576 bytes\n  next: put it into a file" in done.stderr
+    assert written(mesh_store) == before
+
+
+def test_what_a_call_cannot_hold_is_refused_with_the_true_limit(mesh: Home, mesh_store: Store) -> None:
+    """Below the hard limit as it stands, over it as it is quoted."""
+    before = written(mesh_store)
+    done = mesh.run("send", "bob", "-", stdin='"' * 600_000)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        "quoted, and with its options, it is over the 1048576 bytes of a call\n  next: put it into a file"
+        in done.stderr
+    )
     assert written(mesh_store) == before
 
 

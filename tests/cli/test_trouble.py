@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -326,7 +327,12 @@ def test_a_hangup_reads_the_configuration_again(home: Home) -> None:
     daemon.send_signal(signal.SIGHUP)
     wait_until(lambda: f"configuration not changed: {home.config}: unknown key 'max_mesage'" in home.log(), "refused")
     assert "over the limit of 10\n" in home.run("send", "bob", "eleven bytes").stderr
-    assert home.meshctl("reload") == f"not changed: {home.config}: unknown key 'max_mesage'\n"
+    done, as_json = home.run("reload"), home.run("reload", "--json")
+    assert (done.returncode, done.stdout) == (as_json.returncode, "") == (1, "")
+    what = f"not changed: {home.config}: unknown key 'max_mesage'"
+    assert done.stderr == f"{what}\n  next: did you mean 'max_message'?\n"
+    error = json.loads(as_json.stdout)["error"]
+    assert (error["message"], error["data"]["kind"]) == (what, "config")
 
     configure(home, 'max_message = 20\nredis_url_file = "/elsewhere"\n')
     assert home.meshctl("reload") == "configuration read again; redis_url_file changes at the next start\n"

@@ -84,6 +84,7 @@ def test_a_slow_subscriber_is_told_that_it_lagged_and_is_cut(home: Home) -> None
         assert len(numbers) < seen
         error = answer["error"]
         assert error["message"] == "this subscriber was too slow and has missed events"
+        assert error["data"]["kind"] == "lagged"
         assert (error["data"]["hint"], error["data"]["retryable"]) == ("subscribe again", True)
         slow.send("events.subscribe")
         assert slow.read()["params"]["item"]["seq"] == last

@@ -128,6 +128,11 @@ def test_what_the_client_carries_out_is_no_method(mesh: Home) -> None:
     with mesh.rpc() as rpc:
         for method in ("doctor", "logs", "path", "demo", "x" * 10_000, ""):
             assert rpc.answer(method)["error"]["code"] == -32601
+        for method in ("doctor", "logs", "path", "serve", "demo"):
+            error = rpc.answer(method)["error"]
+            assert error["message"] == f"{method} is carried out by the client, not by the daemon"
+            assert error["data"]["hint"] == f"run: meshctl {method}"
+            assert "nearest" not in error["data"]
 
 
 def test_unknown_fields_are_ignored(mesh: Home, name: str) -> None:

@@ -151,6 +151,17 @@ def test_a_daemon_of_this_home_on_another_socket(home: Home) -> None:
         assert ours(cured(home, found)) == []
 
 
+def test_a_file_of_somebody_else_where_a_variable_wants_the_socket(home: Home, tmp_path: Path) -> None:
+    """It is not to be moved away."""
+    path = tmp_path / "mine"
+    path.write_text("mine")
+    home.env["AGENT_MESH_SOCKET"] = str(path)
+    found = named(checkup(home), f"{path} is not a socket")
+    assert found["next"] == "unset AGENT_MESH_SOCKET && meshctl up"
+    assert ours(cured(home, found)) == []
+    assert path.read_text() == "mine"
+
+
 def test_a_file_where_the_socket_should_be(home: Home) -> None:
     path = Path(home.socket)
     path.parent.mkdir(mode=0o700)

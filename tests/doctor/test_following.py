@@ -73,6 +73,19 @@ def test_logs_shows_as_many_lines_as_asked_right_after_a_rotation(lone: Home, lo
     assert lone.meshctl("logs", "-n", "0") == ""
 
 
+def test_logs_in_json_are_an_object_a_line(lone: Home, log: Path) -> None:
+    """Also of a line that comes in two pieces."""
+    with running(lone, "logs", "-f", "-n", "1", "--json") as logs:
+        assert json.loads(logs.line()) == {"line": "line 4"}
+        for piece in ("li", 'ne "5"\n', "line 6\n"):
+            with log.open("a") as file:
+                file.write(piece)
+        assert [json.loads(line)["line"] for line in logs.lines(2)] == ['line "5"', "line 6"]
+    log.unlink()
+    done = lone.run("logs", "--json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["data"]["kind"]) == (5, "not_found")
+
+
 def test_logs_of_a_service_of_systemd_come_from_the_journal(home: Home) -> None:
     """Not from an old file of a daemon that was started by hand."""
     home.env["AGENT_MESH_MANAGED_BY"] = "systemd"
@@ -88,6 +101,7 @@ def test_logs_of_a_service_of_systemd_come_from_the_journal(home: Home) -> None:
     journalctl.write_text('#!/bin/sh\necho "$@"\n')
     journalctl.chmod(0o755)
     assert home.meshctl("logs", "-n", "7") == "--user -u meshd -n 7 --no-pager\n"
+    assert home.json("logs", "-n", "7") == {"line": "--user -u meshd -n 7 --no-pager"}
 
 
 # --- events ---

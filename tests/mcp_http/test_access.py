@@ -37,7 +37,7 @@ def get(http: Http, path: str, **headers: str) -> httpx2.Response:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_name_that_is_not_ours_leads_nowhere(http: Http, path: str) -> None:
     """DNS rebinding: the name is an attacker's, the address is ours."""
-    for host in ("evil.example", f"evil.example:{http.port}", "127.0.0.1.evil.example:80", ""):
+    for host in ("evil.example", f"evil.example:{http.port}", "127.0.0.1.evil.example:80", "127.0.0.1:80@evil", ""):
         assert get(http, path, Host=host).status_code in (400, 421), host
     with dial(http) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())

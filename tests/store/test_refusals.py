@@ -33,7 +33,7 @@ def old(data: bytes) -> bytes:
 NO_STORE: dict[str, tuple[Callable[[bytes], bytes | None], str]] = {
     "a web server": (lambda data: b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "not a Redis store"),
     "garbage": (lambda data: b"\x00\xff\xfe\r\n" * 10, "not a Redis store"),
-    "silence": (lambda data: b"", "out of reach|does not answer"),
+    "silence": (lambda data: b"", "out of reach: no answer in time|does not answer"),
     "hangs up": (lambda data: None, "out of reach|no connection"),
     "loading for ever": (loading, "loading"),
     "too old": (old, "the store is redis 6.2.14"),

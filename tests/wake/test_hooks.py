@@ -207,6 +207,7 @@ def test_whatever_it_is_given_it_ends_with_0_and_says_nothing(mesh: Home, given:
     """Exit code 2 would stop the session, and what is printed would be put before its model."""
     done = run_hook(mesh, given, *options)
     assert (done.returncode, done.stdout) == (0, "")
+    assert "StopIteration" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ rebinding); the Host header tells. Pages of other servers are told by their Orig
 from __future__ import annotations
 
 import hmac
+import re
 from collections import Counter
 
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -19,6 +20,7 @@ from meshd.core.names import is_name
 NAME_HEADER = "agent-mesh-name"
 # Asked by programs that hold no token: whether all is well is no secret.
 OPEN_PATH = "/health"
+_HOST = re.compile(r"(\[[^\]@/]+\]|[^:@/\[\]]+)(:\d*)?")
 PATHS = ("/mcp", "/sse", "/messages/", "/health", "/metrics")
 
 
@@ -63,6 +65,8 @@ class Guard:
     def _refuse(self, request: Request) -> JSONResponse | None:
         if self._token is not None and request.url.path != OPEN_PATH and not self._shows_token(request):
             return _error(401, "this server needs a token: Authorization: Bearer TOKEN", {"www-authenticate": "Bearer"})
+        if not _HOST.fullmatch(request.headers.get("host", "")):  # the SDK takes anything behind a colon for a port
+            return _error(421, "the Host header is not a host with a port")
         name = name_of(request)
         if name is not None and not is_name(name):
             return _error(400, "an agent's name is 1 to 64 characters of A-Z a-z 0-9 _ -")
