@@ -17,7 +17,6 @@ from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys, is_name
 from meshd.errors import StoreBusy, StoreDown, StoreError
 from meshd.outage import Outage
-from meshd.presence import Presence
 from meshd.runner import READ_COUNT, Agent
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -44,7 +43,7 @@ class GroupReader:
         keys: Keys,
         endpoint: Endpoint,
         commands: Commands,
-        presence: Presence,
+        heard: Callable[[str], None],
         lost: Callable[[Agent], None],
     ) -> None:
         self._listeners: set[_Listener] = set()
@@ -52,7 +51,7 @@ class GroupReader:
         self._keys = keys
         self._endpoint = endpoint
         self._commands = commands
-        self._presence = presence
+        self._heard = heard
         self._lost = lost
         self._agents: dict[str, Agent] = {}
         self._cursor: str | None = None
@@ -144,7 +143,7 @@ class GroupReader:
     async def _hand_out(self, raw: RawEntries) -> None:
         cursor = raw[-1][0].decode()
         broadcasts = self._broadcasts(raw, self._listeners)
-        for agent in [agent for agent in self._agents.values() if not self._presence.holds(agent)]:
+        for agent in [agent for agent in self._agents.values() if not agent.held]:
             self.dismiss(agent.name)  # once its lease is known it is admitted again, with what it has missed
             self._lost(agent)
         if broadcasts:
@@ -156,7 +155,7 @@ class GroupReader:
     def _hear_of(self, fields: list[bytes]) -> None:
         """Note who sent a copy: 0.1 programs are in no index, and are found by their traffic."""
         if fields[0] == b"from" and is_name(name := fields[1].decode("ascii", "replace")):
-            self._presence.heard(name)
+            self._heard(name)
 
     def has_read(self, newest: Sequence[Any]) -> bool:
         """Whether the reader has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
@@ -176,7 +175,7 @@ class GroupReader:
                 continue
             entry = decode(at, fields, self._keys, limit)
             if isinstance(entry, Message):
-                self._presence.heard(entry.sender)
+                self._heard(entry.sender)
                 for listener in listeners:
                     if listener.since is not None and entry_key(entry.at) > entry_key(listener.since):
                         listener.hear(entry)

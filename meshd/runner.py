@@ -189,6 +189,11 @@ class Agent:
         """The fields by which a line of the log is found, where it has fields (meshd/service/journal.py)."""
         return {"agent": self.name}
 
+    @property
+    def held(self) -> bool:
+        """Whether the name is this daemon's for sure, so that mail may be received for it."""
+        return self._shared.holds(self)
+
     def wake_waiters(self) -> None:
         for waiter in self.waiters:
             waiter.set()
@@ -223,7 +228,7 @@ class Agent:
                     info, raw = await link.probe(stream, cursor, READ_COUNT)
                 else:
                     info, raw = None, await link.read(stream, cursor, READ_COUNT)
-                if not self._shared.holds(self):
+                if not self.held:
                     # What was read may be another daemon's by now; and if not, it begins where that one stopped.
                     if not await self._shared.acquire(self):
                         return

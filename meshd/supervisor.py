@@ -79,7 +79,7 @@ class Supervisor:
         self.requests = Requests(self.keys, self.outbox, self.waiters)
         self.presence = Presence(self.keys, self.commands, self.instance, self._lost)
         self.group = GroupReader(
-            lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence, self._lost
+            lambda: self.settings, self.keys, self.endpoint, self.commands, self.presence.heard, self._lost
         )
         self._disk = DiskWorker()
         self._shared = Shared(
