@@ -336,6 +336,7 @@ def test_a_session_outlives_a_store_that_stops_answering(stores: Store, tmp_path
     """Its tools say what may have become of a message, and what waits goes on to wait."""
     with a_home(tmp_path / "home", stores.url) as home, started(home, tmp_path / "alice") as alice:
         listening = alice.begin("mesh_listen_once", timeout_s=60)
+        wait_until(lambda: waiting(home, "alice") == 1, "it listens")
         stores.pause()
         assert "It may have been sent." in alice.refused("mesh_send", to="bob", message="lost")
         stores.resume()
