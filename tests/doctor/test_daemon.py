@@ -155,10 +155,10 @@ def test_a_file_of_somebody_else_where_a_variable_wants_the_socket(home: Home, t
     """It is not to be moved away."""
     path = tmp_path / "mine"
     path.write_text("mine")
-    home.env["AGENT_MESH_SOCKET"] = str(path)
-    found = named(checkup(home), f"{path} is not a socket")
+    variables = {"AGENT_MESH_SOCKET": str(path)}
+    found = named(checkup(home, **variables), f"{path} is not a socket")
     assert found["next"] == "unset AGENT_MESH_SOCKET && meshctl up"
-    assert ours(cured(home, found)) == []
+    assert ours(cured(home, found, **variables)) == []
     assert path.read_text() == "mine"
 
 
