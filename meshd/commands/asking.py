@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -28,7 +28,9 @@ from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
 from meshd.core.wire import ASKED_TTL, MAXLEN, Outgoing
 from meshd.errors import OutcomeUnknown, TimedOut
-from meshd.requests import Requests
+
+if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
+    from meshd.requests import Requests
 
 
 class PingParams(Params):

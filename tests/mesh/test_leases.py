@@ -156,6 +156,8 @@ def test_a_confirmed_read_is_what_tells_that_the_name_is_held_elsewhere(home: Ho
     peer.send("bob", "one")
     wait_for_texts(home, "bob", "one")
     wait_until(lambda: record(peer, "bob"), "a record")
+    registry = peer.key("registry:bob")
+    wait_until(lambda: json.loads(peer.store.get(registry))["unread"] == 1, "no renewal is due: it would tell first")
     taken = json.dumps({**record(peer, "bob"), "h": "f" * 32})
     peer.store.set(peer.key("lease:bob"), "f" * 32, ex=100)
     peer.store.set(peer.key("read:bob"), taken, ex=100)
