@@ -20,8 +20,12 @@ from meshd.store.endpoint import BLOCK, CONNECT_TIMEOUT, SOCKET_TIMEOUT, Endpoin
 # class for some of them and cuts their first word off; the others are known by that word.
 _BUSY = (rx.OutOfMemoryError, rx.ClusterDownError, rx.TryAgainError)
 _BUSY_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "OOM", "CLUSTERDOWN", "TRYAGAIN")
-# What an access list forbids within a script comes without a code of its own: Redis 7.0, then newer ones.
-_FORBIDDEN_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
+# What an access list forbids within a script comes without a code of its own, Redis 7.0 and then newer ones; and EXEC.
+_FORBIDDEN_WITHIN = (
+    "The user executing the script can't",
+    "ACL failure in script",
+    "Transaction discarded because of: NOPERM",
+)
 # Replies that mean "not here": ask the endpoint again.
 _ELSEWHERE = (rx.MovedError, rx.AskError, rx.MasterDownError)
 
@@ -50,7 +54,7 @@ def translate(error: BaseException) -> StoreError:
             "the store wants a user name and a password, or refuses the ones given",
             "put them into the URL (redis://USER:PASSWORD@HOST), best through AGENT_MESH_REDIS_URL_FILE",
         )
-    if isinstance(error, rx.NoPermissionError) or text.startswith(_FORBIDDEN_IN_SCRIPT):
+    if isinstance(error, rx.NoPermissionError) or text.startswith(_FORBIDDEN_WITHIN):
         what = f"the store's access list refuses this account: {text}"
         return Forbidden(what, "meshctl doctor names what is to be granted")
     if isinstance(error, rx.ReadOnlyError):

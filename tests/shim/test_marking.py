@@ -202,15 +202,18 @@ def test_hostile_fields_of_an_entry_are_no_facts_of_its_message(alice: Client, r
     assert {element.facts["from"] for element in found} == {"old"}
 
 
-def test_the_hostile_sender_of_a_reply_stays_inside_its_tag(session: Open, alice: Client, raw: Any, peer: str) -> None:
+def test_a_reply_of_no_name_is_passed_over_and_a_hostile_text_stays_inside_its_tag(
+    session: Open, alice: Client, raw: Any, peer: str
+) -> None:
     bob = session(peer)
     asked = alice.begin("mesh_request", to=peer, message="well?", timeout_s=20)
     question = bob.ok("mesh_listen_once", timeout_s=20)["message"]
-    raw.xadd(question["reply_to"], {"from": HOSTILE, "reply": HOSTILE, "ts": HOSTILE})
+    raw.xadd(question["reply_to"], {"from": HOSTILE, "reply": "not this", "ts": HOSTILE})
+    raw.xadd(question["reply_to"], {"from": peer, "reply": HOSTILE, "ts": HOSTILE})
     reply = alice.finish(asked)
     [element] = elements(reply.text)
     assert element.text == shown_as(HOSTILE)
-    assert element.facts["from"] in ("", one_line(HOSTILE))
+    assert element.facts["from"] == peer
     assert reply.data["notice"] == NOTICE
 
 
