@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from meshd import __version__, paths
 from meshd.errors import AlreadyRunning, ConfigError, MeshError, NotReloaded
-from meshd.limits import raise_file_limit
 from meshd.service.manager import managed_by
-from meshd.service.notify import NEXT, Notifier, notifier
+from meshd.service.sd_notify import NEXT, Notifier, notifier
+from meshd.system.limits import raise_file_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from meshd.disk.files import Lock
-    from meshd.supervisor import Supervisor
+    from meshd.hosting.supervisor import Supervisor
 
 log = logging.getLogger("meshd")
 
@@ -103,17 +103,17 @@ class _Ready:
 
 
 def _log_to(file: str | None) -> None:
-    from meshd.service import journal
+    from meshd.service import journald
 
     handler: logging.Handler
     if file is None:
-        handler = journal.handler()
+        handler = journald.handler()
     else:
         from meshd.disk.files import private_dir
 
         private_dir(os.path.dirname(os.path.abspath(file)))
         handler = logging.handlers.RotatingFileHandler(file, maxBytes=LOG_SIZE, backupCount=LOG_KEPT, encoding="utf-8")
-        handler.setFormatter(logging.Formatter(journal.PLAIN))
+        handler.setFormatter(logging.Formatter(journald.PLAIN))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -133,7 +133,7 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         held.callback(_lock_state(acquire).release)
         from meshd import settings
         from meshd.control.rpc import Server
-        from meshd.supervisor import Supervisor
+        from meshd.hosting.supervisor import Supervisor
 
         supervisor = Supervisor(settings.load())
         asked, stopping = asyncio.Event(), asyncio.Event()
@@ -181,13 +181,13 @@ def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, 
     """What goes on beside the work, for a manager that wants to be told how we are."""
     if not tell.wanted:
         return {}
-    from meshd.service import status, watchdog
+    from meshd.service import status_line, watchdog
 
     def now() -> str:
-        return status.line(mesh.agents.values(), len(mesh.refused), mesh.commands)
+        return status_line.line(mesh.agents.values(), len(mesh.refused), mesh.commands)
 
     seconds = watchdog.interval()
-    told = {"status": status.show(tell, mesh.events.moved, now, seconds or STATUS_EVERY)}
+    told = {"status": status_line.show(tell, mesh.events.moved, now, seconds or STATUS_EVERY)}
     if seconds is not None:
         told["watchdog"] = watchdog.feed(tell, seconds, mesh.stuck)
     return told

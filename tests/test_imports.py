@@ -19,33 +19,24 @@ ROOT = Path(__file__).parent.parent / "meshd"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "paths": 0,
-    "peer": 0,
-    "limits": 0,
+    "system": 0,
     "core": 1,
     "settings": 2,
     "disk": 2,
-    "events": 2,
-    "outage": 2,
-    "metrics": 2,
+    "observing": 2,
     "store": 3,
-    "outbox": 4,
-    "requests": 5,
-    "lanes": 3,
-    "waker": 4,
-    "gateway": 4,
-    "runner": 5,
-    "group": 6,
-    "presence": 6,
-    "sessions": 6,
+    "sending": 4,
+    "waking": 4,
+    "receiving": 5,
+    "hosting": 7,
     "service": 6,
-    "supervisor": 7,
     "commands": 8,
     "control": 9,
     "mcp": 9,
     "__main__": 10,
 }
 WHY_DOWN = (
-    "imports go down only (control, mcp → supervisor → runner → store, disk → core): "
+    "imports go down only (control, mcp → commands → hosting → receiving, sending → store, disk → core): "
     "what decides must be testable without what executes, and a circle can be taken apart by nobody"
 )
 WHY_CORE = (
@@ -163,8 +154,8 @@ def test_paths_costs_nothing() -> None:
         ("from meshd.store.link import Link", test_core_does_no_io),
         ("def f():\n    import redis", test_only_the_store_s_room_imports_redis),
         ("def f():\n    from mcp.types import Tool", test_only_mcp_s_room_imports_the_sdk),
-        ("from meshd.runner import Agent", test_imports_go_down_only),
-        ("from meshd import runner", test_imports_go_down_only),
+        ("from meshd.receiving.agent import Agent", test_imports_go_down_only),
+        ("from meshd import receiving", test_imports_go_down_only),
     ],
 )
 def test_a_broken_rule_is_found_and_fails_with_its_reason(

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from meshd import limits
+from meshd.system import limits
 
 RAISED = """
 import resource, sys
-from meshd.limits import raise_file_limit
+from meshd.system.limits import raise_file_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, int(sys.argv[1])))
 raise_file_limit()
 print(resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from meshctl.service.marked import Marked
 from meshd.errors import MeshError
-from meshd.service.notify import NEXT
+from meshd.service.sd_notify import NEXT
 
 LOG = "meshctl logs -n 20"
 NEXT_WITHOUT = (

@@ -30,7 +30,7 @@ from meshd.core.wire import ASKED_TTL, MAXLEN, Outgoing
 from meshd.errors import OutcomeUnknown, TimedOut
 
 if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
-    from meshd.requests import Requests
+    from meshd.sending.requests import Requests
 
 
 class PingParams(Params):

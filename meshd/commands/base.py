@@ -16,8 +16,8 @@ from meshd.core.names import check_id, check_name, new_id
 from meshd.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from meshd.runner import Agent
-    from meshd.supervisor import Supervisor
+    from meshd.hosting.supervisor import Supervisor
+    from meshd.receiving.agent import Agent
 
 DEFAULT_NAME = "cli"
 LONGEST_WAIT = 30 * 86400.0

@@ -31,7 +31,7 @@ from meshd.disk.logcursor import LogCursor
 from meshd.errors import ConfigError, TimedOut, Unreadable, UsageError
 
 if TYPE_CHECKING:
-    from meshd.runner import Agent
+    from meshd.receiving.agent import Agent
 
 MAX_LIMIT = 10_000
 _GROUP_QUEUE = 1000

@@ -9,12 +9,13 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from meshd import __version__, metrics, paths
+from meshd import __version__, paths
 from meshd.commands.base import Call, Command, Params, Printed, Result, duration, shown_worked, table
+from meshd.observing import metrics
 from meshd.service.manager import managed_by
 
 if TYPE_CHECKING:
-    from meshd.runner import Agent
+    from meshd.receiving.agent import Agent
 
 UP_TIMEOUT = 5.0
 TRIED_TIMEOUT = 2.0  # after its start: a store that has said nothing by then is as good as down

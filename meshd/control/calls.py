@@ -11,8 +11,8 @@ from meshd.commands.base import Call, Command, Handover, Params, Printed, Result
 from meshd.control import cli
 from meshd.control.client import CHUNK, Client
 from meshd.errors import MeshError, UsageError
-from meshd.runner import Agent
-from meshd.supervisor import Supervisor
+from meshd.hosting.supervisor import Supervisor
+from meshd.receiving.agent import Agent
 
 # A model's client cuts a result at 25,000 tokens, and what was cut would count as read.
 SESSION_BYTES = 24 * 1024

@@ -21,7 +21,7 @@ from typing import Any
 from meshd.commands.base import Handover, Printed
 from meshd.control.connection import Connection
 from meshd.errors import Full
-from meshd.sessions import Session
+from meshd.hosting.sessions import Session
 
 # After this long, an answer that the client has taken out of the socket counts as handed over.
 _SETTLE = 1.0

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from meshd.errors import MeshError, NotAllowed, UsageError
-from meshd.peer import has_gone, peer_uid
+from meshd.system.sockets import has_gone, peer_uid
 
 log = logging.getLogger("meshd.control")
 

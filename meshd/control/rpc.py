@@ -1,7 +1,7 @@
 """Dispatch: from a request on the socket to a command's handler, and back.
 
 Beside one method per command there are: `hello`, `confirm`, `release` and `cancel` for programs, `events.subscribe`,
-`shutdown`, and `cli`, which is a whole command line; and the methods of MCP sessions (meshd/control/sessions.py).
+`shutdown`, and `cli`, which is a whole command line; and those of MCP sessions (session_methods.py).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from meshd.commands.table import COMMANDS
 from meshd.control.calls import CliCall, RpcCall
 from meshd.control.client import Client
 from meshd.control.connection import Connection, Request, params_of
-from meshd.control.sessions import SessionMethods
+from meshd.control.session_methods import SessionMethods
 from meshd.core.names import is_name, is_nonce
 from meshd.errors import MethodNotFound, Stopping, UsageError
+from meshd.hosting.supervisor import Supervisor
 from meshd.service.manager import USER
-from meshd.supervisor import Supervisor
 
 PROTOCOL = {"min": 1, "max": 1}
 CAPABILITIES = ["confirm", "cancel", "events", "cli", "sessions"]

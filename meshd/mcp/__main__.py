@@ -10,9 +10,9 @@ import logging
 import os
 import sys
 
-from meshd.mcp.control import LIMIT
+from meshd.mcp.daemon_client import LIMIT
 from meshd.mcp.gateway import Gateway
-from meshd.peer import peer_uid
+from meshd.system.sockets import peer_uid
 
 END_TIMEOUT = 2.0
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from meshd.core.opening import Opening
 from meshd.core.wake import RUNGS
 from meshd.errors import MeshError
-from meshd.mcp.control import Control
+from meshd.mcp.daemon_client import Control
 from meshd.mcp.session import Context, Session, server
 
 log = logging.getLogger("meshd.mcp")

@@ -17,7 +17,7 @@ from mcp_types import Tool as ListedTool
 
 from meshd import __version__
 from meshd.errors import Full, MeshError, NotAllowed, UsageError
-from meshd.mcp.control import Control, DaemonError, encoded
+from meshd.mcp.daemon_client import Control, DaemonError, encoded
 from meshd.mcp.marking import escape, quoted
 from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
 

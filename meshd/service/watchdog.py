@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from meshd.service.notify import Notifier
+from meshd.service.sd_notify import Notifier
 
 log = logging.getLogger("meshd.service")
 

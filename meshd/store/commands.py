@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from meshd.core.backoff import Backoff
 from meshd.errors import OutcomeUnknown, StoreBusy, StoreDown, StoreError
-from meshd.outage import Outage
+from meshd.observing.outage import Outage
 from meshd.store.endpoint import Endpoint
 from meshd.store.link import Forbidden, Link, Moved, translate
 
@@ -40,7 +40,7 @@ class Script:
     def __init__(self, name: str) -> None:
         import hashlib
 
-        self.source = importlib.resources.files("meshd.store").joinpath(f"{name}.lua").read_bytes()
+        self.source = importlib.resources.files("meshd.store.scripts").joinpath(f"{name}.lua").read_bytes()
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 

@@ -22,7 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from meshd.core.backoff import Backoff
 from meshd.disk.files import private_dir, replace
 from meshd.errors import ConfigError, StoreDown, StoreError
-from meshd.outage import Outage
+from meshd.observing.outage import Outage
 from meshd.store import endpoint
 from meshd.store.link import Link
 

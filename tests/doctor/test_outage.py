@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from meshd import outage
-from meshd.outage import Outage, Troubles
+from meshd.observing import outage
+from meshd.observing.outage import Outage, Troubles
 from tests.helper import eventually
 
 log = logging.getLogger("test.outage")

@@ -7,7 +7,7 @@ import re
 import httpx2
 import pytest
 
-from meshd import metrics
+from meshd.observing import metrics
 from tests.helper import Home, wait_until
 from tests.mcp_http.serving import HANDSHAKE, Http, Raw, Stream, connected
 

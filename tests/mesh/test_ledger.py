@@ -11,7 +11,7 @@ from meshd import settings
 from meshd.commands.base import Call, Result
 from meshd.commands.messages import SendParams, send
 from meshd.core import ledger
-from meshd.supervisor import Supervisor
+from meshd.hosting.supervisor import Supervisor
 from tests.helper import Home, Store, eventually, wait_until
 from tests.mesh.peer import Peer, texts
 

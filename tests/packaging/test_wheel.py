@@ -63,7 +63,7 @@ def test_the_wheel_has_all_that_is_installed(built: Built) -> None:
     data = f"agent_mesh-{__version__}.data"
     assert {f"{data}/data/share/{name}" for name in SHARED} <= names
     assert {f"{data}/scripts/{name}" for name in ("meshd", "meshctl", "agent-mesh")} <= names
-    assert {"meshd/store/send.lua", "meshctl/claude-plugin/.mcp.json"} <= names
+    assert {"meshd/store/scripts/send.lua", "meshctl/claude-plugin/.mcp.json"} <= names
     for folder in ("claude-plugin", "systemd", "launchd"):
         assert {f"meshctl/{folder}/{name}" for name in sources(ROOT / "packaging" / folder)} <= names
     assert not [name for name in names if name.startswith(("tests", "packaging", "docker", "manual"))]

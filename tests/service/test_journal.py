@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meshd.service import journal
+from meshd.service import journald
 from tests.helper import Home, Store, a_home, wait_until
 from tests.service.user_manager import UserManager, why_not
 
@@ -24,19 +24,19 @@ def test_the_journal_is_used_only_where_standard_error_leads_to_it(tmp_path: Pat
     with open(tmp_path / "log", "w") as file:
         status = os.fstat(file.fileno())
         right = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        assert journal.leads_to_journal(right, file.fileno())
-        assert not journal.leads_to_journal({"JOURNAL_STREAM": f"{status.st_dev}:1"}, file.fileno())
-        assert not journal.leads_to_journal({"JOURNAL_STREAM": ""}, file.fileno())
-        assert not journal.leads_to_journal({}, file.fileno())
-    assert not journal.leads_to_journal(right, 1_000_000)
-    assert type(journal.handler({}, 2)) is logging.StreamHandler
+        assert journald.leads_to_journal(right, file.fileno())
+        assert not journald.leads_to_journal({"JOURNAL_STREAM": f"{status.st_dev}:1"}, file.fileno())
+        assert not journald.leads_to_journal({"JOURNAL_STREAM": ""}, file.fileno())
+        assert not journald.leads_to_journal({}, file.fileno())
+    assert not journald.leads_to_journal(right, 1_000_000)
+    assert type(journald.handler({}, 2)) is logging.StreamHandler
 
 
 def test_without_systemd_python_each_line_has_its_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "systemd.journal", None)
     with open(tmp_path / "log", "w") as file:
         status = os.fstat(file.fileno())
-        made = journal.handler({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}, file.fileno())
+        made = journald.handler({"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}, file.fileno())
         assert isinstance(made, logging.StreamHandler)
         record = logging.LogRecord("meshd", logging.ERROR, "x", 1, "two\nlines of %s", ("it",), None)
         assert made.format(record) == "<3>meshd: two\n<3>lines of it"
@@ -47,12 +47,12 @@ def test_without_systemd_python_each_line_has_its_priority(tmp_path: Path, monke
 )
 def test_priorities(level: str | int, expected: int) -> None:
     number = level if isinstance(level, int) else logging.getLevelNamesMapping()[level]
-    assert journal.priority(number) == expected
+    assert journald.priority(number) == expected
 
 
 def test_a_record_has_the_named_fields_and_none_of_its_arguments() -> None:
     sent: list[tuple[str, dict[str, Any]]] = []
-    made = journal.JournalHandler(lambda message, **fields: sent.append((message, fields)))
+    made = journald.JournalHandler(lambda message, **fields: sent.append((message, fields)))
     made.setFormatter(logging.Formatter("%(message)s"))
     record = logging.LogRecord("meshd.agent", logging.WARNING, "/x/runner.py", 7, "%s: hidden", ("bob",), None, "f")
     record.__dict__ |= {"agent": "bob\udcff", "event": "message.lost", "message_id": None, "password": "hunter2"}

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshd.service import status, watchdog
-from meshd.service.notify import Notifier, notifier
+from meshd.service import status_line, watchdog
+from meshd.service.sd_notify import Notifier, notifier
 from tests.helper import Home, eventually, wait_until
 
 
@@ -116,10 +116,10 @@ async def test_the_watchdog_is_not_fed_while_something_is_stuck(caplog: pytest.L
 
 
 async def test_status_is_said_when_something_changed_and_a_flood_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "PAUSE", 0.1)
+    monkeypatch.setattr(status_line, "PAUSE", 0.1)
     heard: list[str] = []
     changed, number = asyncio.Event(), 0
-    task = asyncio.create_task(status.show(Notifier(heard.append), changed, lambda: f"{number} agents", 3600))
+    task = asyncio.create_task(status_line.show(Notifier(heard.append), changed, lambda: f"{number} agents", 3600))
     try:
         await eventually(lambda: heard == ["STATUS=0 agents"], "it is said at once")
         for number in range(1, 1000):  # noqa: B007 - read by the lambda
@@ -151,7 +151,8 @@ def test_a_daemon_under_any_notify_manager(home: Home) -> None:
 def test_a_status_that_fails_is_a_failure_of_the_daemon(home: Home) -> None:
     """Else it would end as if it had been asked to, and no manager would start it again."""
     (home.path / "sitecustomize.py").write_text(
-        "from meshd.service import status\ndef line(*facts): raise LookupError('no line')\nstatus.line = line\n"
+        "from meshd.service import status_line\ndef line(*facts): raise LookupError('no line')\n"
+        "status_line.line = line\n"
     )
     path = os.pathsep.join([str(home.path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory(prefix="mn") as folder, Listening(f"{folder}/notify") as manager:

@@ -13,9 +13,9 @@ import pytest
 from meshd import settings
 from meshd.disk.files import Lock
 from meshd.errors import ConfigError
-from meshd.runner import STALLED
+from meshd.hosting.supervisor import Supervisor
+from meshd.receiving.agent import STALLED
 from meshd.service import takeover
-from meshd.supervisor import Supervisor
 from tests.helper import Home, eventually
 
 HOLD = "import sys; from meshd.disk.files import Lock; Lock(sys.argv[1]).acquire(); print('held', flush=True); input()"

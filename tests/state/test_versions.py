@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from meshd import sessions
 from meshd.core import records
 from meshd.disk import hosted, logcursor
+from meshd.hosting import sessions
 from tests.helper import Home, Rpc, a_home, wait_until
 
 OLD = sorted(path.name for path in Path(__file__).parent.iterdir() if re.fullmatch(r"[0-9.]+", path.name))

@@ -17,14 +17,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from meshd import __version__, metrics
+from meshd import __version__
 from meshd.mcp.http.address import Address
-from meshd.mcp.http.attendance import Attendance
-from meshd.mcp.http.exchange import EXCHANGE, HandingOver
-from meshd.mcp.http.front import Front, SseFront, introduce
+from meshd.mcp.http.daemon_connection import Daemon
 from meshd.mcp.http.guard import Guard, name_of
-from meshd.mcp.http.line import Daemon
+from meshd.mcp.http.presence import Attendance
+from meshd.mcp.http.response import EXCHANGE, HandingOver
+from meshd.mcp.http.routing import Front, SseFront, introduce
 from meshd.mcp.session import Sessions, server
+from meshd.observing import metrics
 
 # The daemon takes lines of 1 MiB, and a call is sent to it in one: the rest is for what is put around it.
 MAX_BODY = (1 << 20) - 4096

@@ -15,10 +15,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from meshd import paths
-from meshd.limits import raise_file_limit
 from meshd.mcp.http.address import Address
 from meshd.mcp.http.app import Application
-from meshd.mcp.http.exchange import ENDS, TRANSPORT
+from meshd.mcp.http.response import ENDS, TRANSPORT
+from meshd.system.limits import raise_file_limit
 
 # Seconds: a connection that has asked nothing yet, one that may ask again, and calls that end with the process.
 FIRST_REQUEST = 30.0

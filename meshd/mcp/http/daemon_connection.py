@@ -7,7 +7,7 @@ import secrets
 from typing import Any
 
 from meshd.errors import MeshError, NotAllowed, TimedOut
-from meshd.mcp.control import Control, DaemonGone
+from meshd.mcp.daemon_client import Control, DaemonGone
 
 # Seconds that calls wait for a daemon that has just gone: it may be restarting.
 PATIENCE = 10.0

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshd.errors import MeshError
-from meshd.mcp.http.taken import acknowledged
+from meshd.mcp.http.delivered import acknowledged
 
 # Where an exchange, and the connection's transport, are found in a scope of ASGI.
 EXCHANGE, TRANSPORT = "agent-mesh.exchange", "agent-mesh.transport"

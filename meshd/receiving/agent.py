@@ -24,14 +24,14 @@ from meshd.disk.journal import Journal as JournalFile
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
 from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError, UsageError
-from meshd.events import EventHub
-from meshd.outage import Troubles
-from meshd.outbox import Outbox
+from meshd.observing.events import EventHub
+from meshd.observing.outage import Troubles
+from meshd.sending.outbox import Outbox
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.endpoint import BLOCK, Endpoint
 from meshd.store.link import Link
-from meshd.waker import Waker
+from meshd.waking.waker import Waker
 
 log = logging.getLogger("meshd.agent")
 
@@ -186,7 +186,7 @@ class Agent:
 
     @property
     def _about(self) -> dict[str, str]:
-        """The fields by which a line of the log is found, where it has fields (meshd/service/journal.py)."""
+        """The fields by which a line of the log is found, where it has fields (meshd/service/journald.py)."""
         return {"agent": self.name}
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from meshd.core.message import Message
 from meshd.core.wake import GATHER, Ladder, Worked
-from meshd.events import EventHub
+from meshd.observing.events import EventHub
 
 log = logging.getLogger("meshd.wake")
 

@@ -17,8 +17,8 @@ from meshd.control.client import Client
 from meshd.control.connection import Request, params_of
 from meshd.core.opening import Opening
 from meshd.errors import UsageError
-from meshd.sessions import Session
-from meshd.supervisor import Supervisor
+from meshd.hosting.sessions import Session
+from meshd.hosting.supervisor import Supervisor
 
 Method = Callable[[Client, Request], Coroutine[Any, Any, dict[str, Any]]]
 

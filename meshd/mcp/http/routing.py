@@ -19,12 +19,12 @@ from starlette.requests import Request
 
 from meshd.core.text import cut, one_line
 from meshd.errors import MeshError, NotAllowed
-from meshd.mcp.http.attendance import Attendance
-from meshd.mcp.http.calls import LoneCall, SessionCall
-from meshd.mcp.http.exchange import EXCHANGE, Exchange
+from meshd.mcp.http.agents import Names
+from meshd.mcp.http.daemon_connection import Daemon, Line
 from meshd.mcp.http.guard import name_of
-from meshd.mcp.http.line import Daemon, Line
-from meshd.mcp.http.names import Names
+from meshd.mcp.http.presence import Attendance
+from meshd.mcp.http.response import EXCHANGE, Exchange
+from meshd.mcp.http.tool_calls import LoneCall, SessionCall
 from meshd.mcp.session import Caller, Context
 from meshd.mcp.tools import instructions
 

@@ -26,21 +26,21 @@ from meshd.disk.journal import Journal
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
 from meshd.errors import ConfigError, Full, MeshError, NotAllowed, NotFound, NotReloaded, StoreError, Unreadable
-from meshd.events import EventHub
-from meshd.gateway import Gateway
-from meshd.group import GroupReader
-from meshd.outage import Outage, Troubles
-from meshd.outbox import Outbox
-from meshd.presence import RENEW_EVERY, Presence
-from meshd.requests import Requests
-from meshd.runner import Agent, Shared
-from meshd.sessions import Sessions
+from meshd.hosting.presence import RENEW_EVERY, Presence
+from meshd.hosting.sessions import Sessions
+from meshd.observing.events import EventHub
+from meshd.observing.outage import Outage, Troubles
+from meshd.receiving.agent import Agent, Shared
+from meshd.receiving.broadcasts import GroupReader
+from meshd.sending.outbox import Outbox
+from meshd.sending.requests import Requests
+from meshd.service.mcp_process import Gateway
 from meshd.settings import RESTART_ONLY, Settings
 from meshd.store import endpoint
 from meshd.store.commands import Commands
 from meshd.store.embedded import Embedded
 from meshd.store.link import Link
-from meshd.store.waiter import Waiters
+from meshd.store.waits import Waiters
 
 log = logging.getLogger("meshd")
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from meshd.mcp.http.line import Line
+from meshd.mcp.http.daemon_connection import Line
 
 # Seconds without the stream, and without a request: it may be reconnecting.
 ABSENCE = 10.0

@@ -21,8 +21,8 @@ from meshd.core.opening import Opening
 from meshd.core.wake import SETTLE
 from meshd.disk.files import replace
 from meshd.errors import MeshError, NotAllowed
-from meshd.runner import Agent
-from meshd.waker import Bell
+from meshd.receiving.agent import Agent
+from meshd.waking.waker import Bell
 
 log = logging.getLogger("meshd.sessions")
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection
 
-from meshd.runner import Agent
-from meshd.service.notify import Notifier
+from meshd.receiving.agent import Agent
+from meshd.service.sd_notify import Notifier
 from meshd.store.commands import Commands
 
 PAUSE = 0.25  # seconds: a flood of mail is four lines a second

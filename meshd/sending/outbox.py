@@ -23,7 +23,7 @@ from meshd.core.wire import (
     Receipt,
 )
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
-from meshd.lanes import Lanes, Place
+from meshd.sending.order import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 

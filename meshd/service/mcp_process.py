@@ -16,7 +16,7 @@ import time
 from meshd import paths
 from meshd.core.backoff import Backoff
 from meshd.errors import ConfigError
-from meshd.outage import Outage
+from meshd.observing.outage import Outage
 
 log = logging.getLogger("meshd.mcp")
 

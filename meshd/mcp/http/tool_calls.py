@@ -11,10 +11,10 @@ import msgspec
 
 from meshd.core.names import check_name
 from meshd.errors import UsageError
-from meshd.mcp.control import DaemonGone
-from meshd.mcp.http.exchange import Exchange
-from meshd.mcp.http.line import Line
-from meshd.mcp.http.names import Names
+from meshd.mcp.daemon_client import DaemonGone
+from meshd.mcp.http.agents import Names
+from meshd.mcp.http.daemon_connection import Line
+from meshd.mcp.http.response import Exchange
 from meshd.mcp.session import Session
 from meshd.mcp.tools import Tool
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from meshd.mcp.http.exchange import Exchange
-from meshd.mcp.http.line import Daemon, Line
+from meshd.mcp.http.daemon_connection import Daemon, Line
+from meshd.mcp.http.response import Exchange
 
 # Seconds that a name stays a live session after its last request.
 LINGER = 10.0

@@ -18,8 +18,8 @@ from meshd.core.message import Reply, decode_reply
 from meshd.core.names import Keys
 from meshd.core.wire import Outgoing
 from meshd.errors import MeshError, OutcomeUnknown
-from meshd.outbox import Outbox
-from meshd.store.waiter import Waiters
+from meshd.sending.outbox import Outbox
+from meshd.store.waits import Waiters
 
 log = logging.getLogger("meshd.requests")
 

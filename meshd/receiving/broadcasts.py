@@ -16,8 +16,8 @@ from meshd.core.backoff import Backoff
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.names import Keys, is_name
 from meshd.errors import StoreBusy, StoreDown, StoreError
-from meshd.outage import Outage
-from meshd.runner import READ_COUNT, Agent
+from meshd.observing.outage import Outage
+from meshd.receiving.agent import READ_COUNT, Agent
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.endpoint import Endpoint

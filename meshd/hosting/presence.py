@@ -20,7 +20,7 @@ from meshd.core.records import UNKNOWN, Moved, Position
 from meshd.core.text import one_line
 from meshd.core.wake import RUNGS, STEP, Worked
 from meshd.errors import NotAllowed, OutcomeUnknown, StoreDown, StoreError
-from meshd.runner import Agent
+from meshd.receiving.agent import Agent
 from meshd.store.commands import Commands
 
 log = logging.getLogger("meshd.presence")

@@ -1,0 +1,1 @@
+"""One agent's mail: read from the store, put on the disk, told, and handed over."""

@@ -1,0 +1,1 @@
+"""Telling a session that mail waits, until it reads."""
