@@ -7,11 +7,11 @@ import os
 import sys
 from typing import Any
 
-from meshctl.autostart import alone
 from meshctl.client import write
+from meshctl.service.contract import Manager, NoManager, NotRunning
 from meshctl.service.handover import by_hand, end, listens, other_socket, stop_by_hand
-from meshctl.service.manager import Manager, NoManager, NotRunning
 from meshctl.service.marked import EDITED, FOREIGN, MASKED, MISSING, SAME
+from meshctl.starting import alone
 from meshd import paths
 from meshd.core.text import one_line
 from meshd.errors import TimedOut

@@ -8,7 +8,7 @@ import socket
 from typing import Any, BinaryIO
 
 from meshctl.client import connect
-from meshctl.service.manager import NotRunning
+from meshctl.service.contract import NotRunning
 from meshd import paths
 from meshd.disk.files import holder
 from meshd.service.manager import USER
@@ -21,7 +21,7 @@ def stop_by_hand() -> int | None:
     """End the daemon that listens if no manager runs it; the pid that it had. None if there is none.
 
     Its clients come back, as after a crash, to the next daemon. Raises `NotRunning` if it does not end. To be called
-    while nobody else can start one (meshctl.autostart.alone).
+    while nobody else can start one (meshctl.starting.alone).
     """
     try:
         hello = _end(ANSWER_TIMEOUT, END_TIMEOUT, returning=True, managed=False)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from meshctl.service.contract import LOG, NEXT_WITHOUT, NoManager, NotRunning, State
 from meshctl.service.handover import answers
-from meshctl.service.manager import LOG, NEXT_WITHOUT, NoManager, NotRunning, State
 from meshctl.service.marked import Marked, marked
 from meshctl.service.template import shipped
 from meshd import paths

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from meshctl.service.contract import LOG, NEXT_WITHOUT, NoManager, NotRunning, State, cure
 from meshctl.service.handover import by_hand
-from meshctl.service.manager import LOG, NEXT_WITHOUT, NoManager, NotRunning, State, cure
 from meshctl.service.marked import Marked, marked
 from meshctl.service.template import shipped
 from meshctl.service.unit import command_line, effective, runtime_dir, unquoted

@@ -16,8 +16,8 @@ import pytest
 
 from meshctl.service import here
 from meshctl.service.actions import Told, install, restart, stop, uninstall
+from meshctl.service.contract import NoManager, NotRunning
 from meshctl.service.launchd import LABEL, Launchd
-from meshctl.service.manager import NoManager, NotRunning
 from meshctl.service.marked import EDITED, SAME
 from meshd import paths
 from meshd.__main__ import main
