@@ -16,7 +16,7 @@ OPENING = 10.0
 STATUS = 2.0
 
 
-class NotRunning(MeshError):
+class DaemonDown(MeshError):
     kind = "daemon_down"
     exit_code = 3
     retryable = True
@@ -32,7 +32,7 @@ class Daemon:
         self._asking = asyncio.Lock()
 
     async def connect(self) -> Control:
-        """Raises `NotRunning` once it has been away for `PATIENCE` seconds, whoever noticed first."""
+        """Raises `DaemonDown` once it has been away for `PATIENCE` seconds, whoever noticed first."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -41,7 +41,7 @@ class Daemon:
                 now = loop.time()
                 self._away = self._away if self._away is not None else now
                 if now - self._away > PATIENCE:
-                    raise NotRunning("meshd is not running", "Tell your user to type: meshctl up") from None
+                    raise DaemonDown("meshd is not running", "Tell your user to type: meshctl up") from None
                 await asyncio.sleep(PAUSE)  # nothing tells when a socket comes
             else:
                 self._away = None
