@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from typing import Any
 
-from meshd.errors import MeshError, NotAllowed, TimedOut
+from meshd.errors import DaemonDown, MeshError, NotAllowed, TimedOut
 from meshd.mcp.daemon_client import Control, DaemonGone
 
 # Seconds that calls wait for a daemon that has just gone: it may be restarting.
@@ -14,12 +14,6 @@ PATIENCE = 10.0
 PAUSE = 0.05
 OPENING = 10.0
 STATUS = 2.0
-
-
-class DaemonDown(MeshError):
-    kind = "daemon_down"
-    exit_code = 3
-    retryable = True
 
 
 class Daemon:
