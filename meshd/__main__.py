@@ -174,7 +174,7 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
 
 def _reload(mesh: Supervisor) -> None:
     with contextlib.suppress(NotReloaded):  # it is in the log
-        mesh.reload()
+        mesh.configuration.reload()
 
 
 def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, Any, None]]:
@@ -184,7 +184,7 @@ def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, 
     from meshd.service import status_line, watchdog
 
     def now() -> str:
-        return status_line.line(mesh.agents.values(), len(mesh.refused), mesh.commands)
+        return status_line.line(mesh.agents.values(), len(mesh.names.refused), mesh.commands)
 
     seconds = watchdog.interval()
     told = {"status": status_line.show(tell, mesh.events.moved, now, seconds or STATUS_EVERY)}

@@ -19,10 +19,10 @@ ROOT = Path(__file__).parent.parent / "meshd"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "paths": 0,
-    "system": 0,
     "core": 1,
     "settings": 2,
     "disk": 2,
+    "system": 2,
     "observing": 2,
     "store": 3,
     "sending": 4,

@@ -6,7 +6,7 @@ executor has put on the disk. Whoever crashes in between finds the state of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
@@ -187,9 +187,9 @@ class AgentCore:
         malformed = [e for e in entries if isinstance(e, Malformed) and _mark(e, batch) in batch.seen]
         return [Quarantine(malformed), Commit([batch])] if malformed else [Commit([batch])]
 
-    def tick(self, now: float) -> list[Effect]:
-        """What fell due in the ledger."""
-        due = self.ledger.due(now)
+    def tick(self, now: float, fallen: Collection[str] = ()) -> list[Effect]:
+        """What fell due in the ledger. `fallen`: entries that are due whatever the wall clock says by now."""
+        due = self.ledger.due(now, fallen)
         return [Commit(due)] if due else []
 
     def next_due(self) -> float | None:
@@ -238,6 +238,16 @@ class AgentCore:
         if elsewhere.group is not None and inbox.group is not None:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
         return [Commit([elsewhere])]
+
+    def take_left(self, messages: Sequence[Message], until: Position | None, now: float) -> list[Effect]:
+        """Unread mail that only the disk of the previous holder had; with `until`, all that is not in the store."""
+        inbox = self.inbox
+        fresh = [message for message in messages if not inbox.is_duplicate(message.id)]
+        position = until if until is not None and inbox.is_behind(until) else None
+        if not fresh and position is None:
+            return []
+        batch = Batch(now=now, position=position, messages=fresh)
+        return [Commit([batch]), *([Wake(frozenset(message.sender for message in fresh))] if fresh else [])]
 
     def adopt(self, entries: Sequence[Entry]) -> list[Effect]:
         """Pending entries of agent-mesh 0.1, taken over once."""

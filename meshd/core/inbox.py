@@ -144,6 +144,11 @@ class Inbox:
         self._handed.update(message.id for message in taken)
         return taken
 
+    def has_free(self, *, direct: bool = False) -> bool:
+        """Whether `take` would find something."""
+        unread = self._private if direct else self.unread
+        return any(message_id not in self._handed for message_id in unread)
+
     @property
     def free(self) -> int:
         """How many unread messages nobody holds."""
@@ -295,6 +300,15 @@ class Inbox:
         """Up to where the broadcasts were read without a hole."""
         oldest = self.oldest_broadcast()
         return entry_before(oldest.at) if oldest else self.group
+
+    def left_behind(self, private: str, group: str) -> list[Message]:
+        """Unread messages that the store has no more: from before the first entry that each of the streams has."""
+        first, first_broadcast = entry_key(private), entry_key(group)
+        return [
+            message
+            for message in self.unread.values()
+            if entry_key(message.at) < (first_broadcast if message.kind == "broadcast" else first)
+        ]
 
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""

@@ -121,6 +121,23 @@ def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int
     return Malformed(at, reason, raw, sender if sid else "", sid, n)
 
 
+def encode(message: Message, keys: Keys) -> list[str]:
+    """The fields of a message as they stood in its entry, flat: what `decode` makes the same message of."""
+    fields = ["from", message.sender, "msg", message.text, "ts", repr(message.ts), "id", message.id]
+    for name in ("to", "re", "thread", "about", "sid"):
+        if (value := getattr(message, name)) is not None:
+            fields += (name, value)
+    if message.sid is not None:
+        fields += ("n", str(message.n))
+    if message.expect_reply:
+        fields += ("expect_reply", "1")
+    if message.deadline is not None:
+        fields += ("deadline", repr(message.deadline))
+    if message.request:
+        fields += ("reply_to", keys.reply(message.id))
+    return fields
+
+
 def decode_reply(flat: Sequence[bytes], limit: int) -> Reply | str:
     """Turn an entry of a reply stream into the reply that it is, or the reason why it is none."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))

@@ -15,7 +15,7 @@ PAUSE = 0.25  # seconds: a flood of mail is four lines a second
 
 def line(agents: Collection[Agent], refused: int, commands: Commands) -> str:
     """As in `2 agents; store up (valkey 8.1.4); 1 reply pending, 3 unread`."""
-    troubled = sum(agent.trouble is not None and not agent.trouble_of_store for agent in agents) + refused
+    troubled = sum(agent.health.trouble is not None and not agent.health.of_store for agent in agents) + refused
     pending = sum(len(agent.core.ledger.entries) for agent in agents)
     unread = sum(len(agent.core.inbox.unread) for agent in agents)
     hosted = f"{_count(len(agents), 'agent')}{f', {troubled} in trouble' if troubled else ''}"

@@ -19,8 +19,8 @@ from tests.mesh.peer import Peer, hosted, receiving, texts, wait_for_texts
 TTL = 3
 SHORT = f"""
 import runpy, sys
-import meshd.hosting.presence
-meshd.hosting.presence.LEASE_TTL, meshd.hosting.presence.RENEW_EVERY = {TTL}, 1.0
+import meshd.core.lease
+meshd.core.lease.TTL, meshd.core.lease.RENEW_EVERY = {TTL}, 1.0
 sys.argv = ["meshd", *sys.argv[4:]]
 runpy.run_module("meshd", run_name="__main__", alter_sys=True)
 """
