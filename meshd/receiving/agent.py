@@ -313,7 +313,7 @@ class Agent:
                 path = self._journal.path.removesuffix(".journal") + ".quarantine"
                 await self._on_disk(functools.partial(quarantine.keep, path, entries))
             case Wake(senders):
-                self.waker.mail()
+                self.waker.mail(awaited=bool(self.waiters))
                 self._shared.events.publish(
                     "agent.wake", agent=self.name, senders=sorted(senders), unread=len(self.core.inbox.unread)
                 )
