@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -43,13 +43,21 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
     h: str = ""
 
 
-def read_record(value: bytes) -> Moved | None:
+class LastWord(NamedTuple):
+    """How far a name was read, and by which instance."""
+
+    moved: Moved
+    by: str
+
+
+def read_record(value: bytes) -> LastWord | None:
     """A read record as it stands in the store; None if it is none, for anybody can write there."""
     record = decoded(value, _ReadRecord)
     if record is None or not (is_entry_id(record.p) and is_entry_id(record.g or "0-0") and record.i >= UNKNOWN):
         return None
     read_ids = [message_id for message_id in record.x if is_id(message_id)]
-    return Moved(position=Position(record.p, record.i), group=record.g, read_to=record.p, read_ids=read_ids)
+    moved = Moved(position=Position(record.p, record.i), group=record.g, read_to=record.p, read_ids=read_ids)
+    return LastWord(moved, record.h)
 
 
 class Moving:
@@ -67,26 +75,27 @@ class Moving:
         """Where agent-mesh 0.1 stopped, for a name that nobody has hosted since."""
         return agent.legacy or _NOTHING
 
-    async def look(self, name: str) -> tuple[Moved | None, bool]:
+    async def look(self, name: str) -> tuple[LastWord | None, bool]:
         """How far a name was read, and whether its last holder has left mail for the next."""
         record, left = await asyncio.gather(
             self._commands.call("GET", self._keys.read(name)), self._commands.call("EXISTS", self._keys.left(name))
         )
         return read_record(record or b""), bool(left)
 
-    async def move_in(self, agent: Agent, read: Moved | None, granted: scripts.Granted, place: Left) -> None:
+    async def move_in(self, agent: Agent, said: LastWord | None, granted: scripts.Granted, place: Left) -> None:
         """Go on where the name was read."""
         core = agent.core
-        if read is None and core.inbox.group is None:
+        if said is None and core.inbox.group is None:
             # Nobody has hosted it: from 0.1's cursor if it left one, else all that the store holds.
             index = max(0, granted.added - granted.behind)
             begin = Moved(position=Position(place.cursor, index), group=granted.group_last, read_to=place.cursor)
             await agent.execute(lambda: [*core.move(begin), *core.adopt(place.entries)])
             place.mark_taken()
-        elif read is not None:
-            if read.group is None and core.inbox.group is None:
-                read.group = granted.group_last
-            await agent.execute(functools.partial(core.move, read))
+        elif said is not None and (said.by != self._instance or core.inbox.group is None):
+            # Not our own last word: the journal knows more, and may have gone back with a store that did.
+            if said.moved.group is None and core.inbox.group is None:
+                said.moved.group = granted.group_last
+            await agent.execute(functools.partial(core.move, said.moved))
 
     async def take_left(self, agent: Agent) -> None:
         """Take in what the last holder has left, and then remove it."""

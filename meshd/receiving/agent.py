@@ -224,7 +224,7 @@ class Agent:
     def _carry(self, effect: Effect) -> None:
         match effect:
             case Wake(senders):
-                self.waker.mail()
+                self.waker.mail(awaited=bool(self.waiters))
                 unread = len(self.core.inbox.unread)
                 self._shared.events.publish("agent.wake", agent=self.name, senders=sorted(senders), unread=unread)
             case Pong(ping):
