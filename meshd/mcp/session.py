@@ -19,7 +19,8 @@ from meshd import __version__
 from meshd.errors import Full, MeshError, NotAllowed, UsageError
 from meshd.mcp.daemon_client import Control, DaemonError, encoded
 from meshd.mcp.marking import escape, quoted
-from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
+from meshd.mcp.parameters import input_schema
+from meshd.mcp.tools import TOOLS, Tool, instructions
 
 NAME = "agent-mesh"
 PROGRESS_EVERY = 5.0
@@ -30,7 +31,7 @@ _AT_HAND: dict[str, Any] = {"anthropic/alwaysLoad": True}  # Claude Code shows a
 
 def _listed(tool: Tool) -> ListedTool:
     shown = ListedTool(
-        name=tool.name, description=tool.help, input_schema=input_schema(tool), output_schema=tool.output
+        name=tool.name, description=tool.help, input_schema=input_schema(tool.args), output_schema=tool.output
     )
     if tool.first:
         shown.meta = _AT_HAND
