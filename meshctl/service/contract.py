@@ -20,7 +20,7 @@ class NoManager(MeshError):
     kind: ClassVar[str] = "no_service_manager"
 
 
-class NotRunning(DaemonDown):
+class ServiceDown(DaemonDown):
     """The manager was asked to start the daemon, and it does not run."""
 
 
@@ -44,7 +44,7 @@ class State(NamedTuple):
 
 
 class Manager(Protocol):
-    """One kind of service manager. Its methods raise `NoManager` or `NotRunning`; `files` also `NotChanged`."""
+    """One kind of service manager. Its methods raise `NoManager` or `ServiceDown`; `files` also `NotChanged`."""
 
     name: str
     keeps_socket: bool  # over a restart, so that clients wait in it
