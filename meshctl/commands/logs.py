@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from meshctl.client import Lost, answers, complain, connect, tell, write
 from meshd import paths
-from meshd.commands.base import (Printed)
+from meshd.commands.base import Printed
 from meshd.control.cli import encode
 from meshd.disk.files import holder
 from meshd.errors import NotFound

@@ -10,7 +10,7 @@ from typing import Any
 
 from meshctl.client import connect, exchange, make_request, write
 from meshd import __version__, paths
-from meshd.commands.base import (Printed)
+from meshd.commands.base import Printed
 from meshd.control import cli
 from meshd.core.names import check_name
 from meshd.errors import MeshError, TimedOut, UsageError

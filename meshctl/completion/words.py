@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 from meshd import __version__
 from meshd.commands.arguments import HELP, JSON, Argument, arguments
-from meshd.commands.base import (AGENTS, HOSTED, Command)
+from meshd.commands.base import AGENTS, HOSTED, Command
 
 HEADER = f", version {__version__}; made from the command table by: meshctl completion"
 HELP_ABOUT = "what a command does"

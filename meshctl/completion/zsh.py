@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from meshctl.completion.words import HEADER, HELP_ABOUT, VERSION_ABOUT, flags, is_source, quoted, values
 from meshd.commands.arguments import HELP, JSON, Argument
-from meshd.commands.base import (Command)
+from meshd.commands.base import Command
 from meshd.commands.table import SHOWN
 
 _TEMPLATE = """\

@@ -21,7 +21,7 @@ from meshd.receiving.handover import Delivery
 SESSION_BYTES = 24 * 1024
 
 
-class Access(NamedTuple):
+class Callers(NamedTuple):
     """What it is decided by who a caller is, and for whom it may speak and read."""
 
     names: Names
@@ -33,10 +33,10 @@ class RpcCall(Call):
     """A command called by a program: items become notifications `<method>.item`."""
 
     def __init__(
-        self, access: Access, client: Client, command: Command, request_id: Any, *, explicit: bool = False
+        self, callers: Callers, client: Client, command: Command, request_id: Any, *, explicit: bool = False
     ) -> None:
-        super().__init__(access.names, access.configuration, client.session.name if client.session else client.name)
-        self._sessions = access.sessions
+        super().__init__(callers.names, callers.configuration, client.session.name if client.session else client.name)
+        self._sessions = callers.sessions
         self._client = client
         self._command = command
         self._id = None if request_id is msgspec.UNSET else request_id
@@ -82,14 +82,14 @@ class CliCall(Call):
 
     def __init__(
         self,
-        access: Access,
+        callers: Callers,
         supply: Callable[[type[tuple[Any, ...]]], tuple[Any, ...]],
         client: Client,
         environment: Mapping[str, str],
         given_id: str | None,
     ) -> None:
         """`supply` gives a command what it needs."""
-        super().__init__(access.names, access.configuration, environment.get("AGENT_MESH_NAME") or None, given_id)
+        super().__init__(callers.names, callers.configuration, environment.get("AGENT_MESH_NAME") or None, given_id)
         self._supply = supply
         self.environment = environment
         self._client = client

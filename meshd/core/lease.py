@@ -36,7 +36,7 @@ class Now(NamedTuple):
         return max(abs(self.wall - then.wall), self.mono - then.mono)
 
 
-class State(enum.Enum):
+class LeaseState(enum.Enum):
     WANTED = "wanted"  # not known to be ours: nothing is received or handed out
     HELD = "held"  # ours, as the store said a moment ago
     DOUBTFUL = "doubtful"  # ours when the store was last asked: received, and asked again before it is handed out
@@ -96,13 +96,13 @@ class Lease:
 
     # --- what follows from that ---
 
-    def state(self, now: Now) -> State:
+    def state(self, now: Now) -> LeaseState:
         if self._gone:
-            return State.GONE
+            return LeaseState.GONE
         if not self._ours or not self._lasts(now):
-            return State.WANTED
+            return LeaseState.WANTED
         assert self._proven is not None
-        return State.HELD if now.since(self._proven) <= SURE else State.DOUBTFUL
+        return LeaseState.HELD if now.since(self._proven) <= SURE else LeaseState.DOUBTFUL
 
     def _lasts(self, now: Now) -> bool:
         return self._proven is not None and now.since(self._proven) <= TTL
@@ -123,14 +123,14 @@ class Lease:
 
     def may_receive(self, now: Now) -> bool:
         """Whether entries may be taken in. What is taken in and not handed out harms nobody."""
-        return self.state(now) in (State.HELD, State.DOUBTFUL)
+        return self.state(now) in (LeaseState.HELD, LeaseState.DOUBTFUL)
 
     def may_hand_out(self, now: Now, *, reachable: bool) -> bool:
         """Whether mail may be handed out with no question before. `reachable`: the store."""
         state = self.state(now)
         if reachable:
-            return state is State.HELD
-        return state in (State.HELD, State.DOUBTFUL) or (self._alone and state is not State.GONE)
+            return state is LeaseState.HELD
+        return state in (LeaseState.HELD, LeaseState.DOUBTFUL) or (self._alone and state is not LeaseState.GONE)
 
     def may_confirm(self, now: Now, *, reachable: bool) -> bool:
         """Whether a hand-over may be confirmed with no question before."""
@@ -143,9 +143,9 @@ class Lease:
     def asks(self, now: Now) -> Ask:
         """What the store must be asked before mail is handed out."""
         match self.state(now):
-            case State.HELD:
+            case LeaseState.HELD:
                 return Ask.NOTHING
-            case State.DOUBTFUL:
+            case LeaseState.DOUBTFUL:
                 return Ask.RENEW
             case _:
                 return Ask.ACQUIRE

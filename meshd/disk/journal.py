@@ -28,19 +28,19 @@ def _line(record: Record) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-class Health(NamedTuple):
+class JournalHealth(NamedTuple):
     """Of a journal that somebody looks at from outside: bytes, and records that are damaged."""
 
     size: int
     damaged: int
 
 
-def look(path: str, name: str) -> Health:
+def look(path: str, name: str) -> JournalHealth:
     """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
     with open(path, "rb") as file:
         data = file.read()
     _, _, damaged = Journal(path, name)._parse(data)
-    return Health(len(data), damaged)
+    return JournalHealth(len(data), damaged)
 
 
 class Journal:

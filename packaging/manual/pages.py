@@ -6,7 +6,7 @@ from manual import prose
 from manual.roff import Page, bold, italic
 from meshd import __version__
 from meshd.commands.arguments import HELP, JSON, Argument, arguments, described_fields
-from meshd.commands.base import (Command)
+from meshd.commands.base import Command
 from meshd.commands.table import SHOWN
 from meshd.settings import ENVIRONMENT_ONLY, Settings
 
