@@ -21,7 +21,9 @@ from meshd.core.wire import Outgoing
 from meshd.disk import quarantine
 from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal as JournalFile
+from meshd.disk.journal import JournalGone
 from meshd.disk.notify import NotifyLog
+from meshd.disk.pace import Pace
 from meshd.disk.worker import DiskWorker
 from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError, UsageError
 from meshd.observing.events import EventHub
@@ -100,8 +102,10 @@ class Agent:
     def load(self) -> None:
         """Fold the journal, and finish the notify log's last batch. Blocks; raises `ConfigError`, `OSError`."""
         records = self._journal.load()
+        pace = Pace()
         for record in records:
             self.core.apply(record)
+            pace()
         if records and isinstance(records[-1], Batch):
             self._notify.finish(_lines(records[-1]), records[-1].offset)
         if self._journal.damaged:
@@ -329,10 +333,10 @@ class Agent:
         for record in records:
             self.core.apply(record)
         self.wake_waiters()
-        if self._journal.wants_compaction:
+        if self._journal.compaction_due(inbox.unread_bytes):
             # A failure is said and no more: the records are on the disk, and the journal goes on growing.
             with contextlib.suppress(Full):
-                await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
+                await self._on_disk(self._compact)
         if len(inbox.unread) != unread:
             self._shared.registry_changed(self)
         if any(isinstance(record, Read | Moved) for record in records):
@@ -348,11 +352,20 @@ class Agent:
         batch = records[-1]
         if isinstance(batch, Batch):
             batch.offset = self._notify.offset()
-        self._journal.append(records)
+        try:
+            self._journal.append(records)
+        except JournalGone:
+            log.error("%s: its journal was removed, and is written anew", self.name, extra=self._about)
+            self._compact()
+            self._journal.append(records)
         if isinstance(batch, Batch):
             self._unfinished = (_lines(batch), batch.offset)
             with contextlib.suppress(OSError):  # they are received all the same; the lines are tried again
                 self._finish_notify()
+
+    def _compact(self) -> None:
+        """In a thread, under the lock, so that nothing is applied meanwhile."""
+        self._journal.compact(self.core.snapshot(), self.core.inbox.unread_bytes)
 
     def _finish_notify(self) -> None:
         if self._unfinished is not None:
