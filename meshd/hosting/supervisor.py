@@ -141,6 +141,7 @@ class Supervisor:
             await stop
         finally:
             stop.cancel()
+            self._disk.hurry()
             await _end(work)
             await self._give_up()
             await self.waiters.close()
