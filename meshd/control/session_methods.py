@@ -32,7 +32,7 @@ class SessionMethods:
     """`mcp.open` for a shim that looks for the gateway; `session.*` for the gateway itself."""
 
     def __init__(self, callers: Callers, gateway: GatewayProcess) -> None:
-        self._callers = access
+        self._callers = callers
         self._sessions = callers.sessions
         self._gateway_process = gateway
         self.table: dict[str, Method] = {

@@ -49,6 +49,7 @@ class Inbox:
         self.position = Position()
         self.group: str | None = None
         self.unread: dict[str, Message] = {}
+        self.unread_bytes = 0  # of their texts
         # The same messages by where they came from: each stream's oldest unread one is asked for at every step.
         self._private: dict[str, Message] = {}
         self._broadcasts: dict[str, Message] = {}
@@ -266,12 +267,15 @@ class Inbox:
         return self._broadcasts if message.kind == "broadcast" else self._private
 
     def _add(self, message: Message) -> None:
+        before = self.unread.get(message.id)
         self.unread[message.id] = self._stream_of(message)[message.id] = message
+        self.unread_bytes += message.size - (before.size if before is not None else 0)
 
     def _drop(self, message_id: str) -> Message | None:
         message = self.unread.pop(message_id, None)
         if message is not None:
             del self._stream_of(message)[message_id]
+            self.unread_bytes -= message.size
         return message
 
     def _remember(self, message_id: str, sender: str) -> None:

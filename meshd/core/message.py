@@ -41,6 +41,11 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     sid: str | None = None
     n: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
     def public(self, keys: Keys) -> dict[str, object]:
         """For programs: what `--json` and the control socket show."""
         shown: dict[str, object] = {

@@ -126,6 +126,7 @@ class Supervisor:
         try:
             await stopping.wait()
         finally:
+            self._disk.hurry()
             await _end(work)
             await self.names.stop()
             await self.leases.background.end()

@@ -16,7 +16,7 @@ from meshd.core.agent import AgentCore, Commit, Effect, Quarantine
 from meshd.core.backoff import Backoff
 from meshd.core.records import Batch, Record
 from meshd.disk import quarantine
-from meshd.disk.journal import Journal
+from meshd.disk.journal import Journal, JournalGone
 from meshd.disk.worker import DiskWorker
 from meshd.errors import Full, MeshError
 from meshd.observing.background import Background
@@ -129,7 +129,7 @@ class Executor:
             self._core.apply(record)
         self._notify.look()
         self._told(records)
-        if self._journal.wants_compaction and not self._compacting:
+        if self._journal.compaction_due(self._core.inbox.unread_bytes) and not self._compacting:
             self._compacting = True
             self._background.start(self._compact(), f"{self._core.name}: compaction")
 
@@ -138,16 +138,26 @@ class Executor:
         batch = records[-1]
         if isinstance(batch, Batch):
             batch.offset = self._notify.offset()
-        self._journal.append(records)
+        try:
+            self._journal.append(records)
+        except JournalGone:
+            name = self._core.name
+            log.error("%s: its journal was removed, and is written anew", name, extra={"agent": name})
+            self._rewrite()
+            self._journal.append(records)
         if isinstance(batch, Batch):
             self._notify.tell(batch)
+
+    def _rewrite(self) -> None:
+        """In a thread, under the lock, so that nothing is applied meanwhile."""
+        self._journal.compact(self._core.snapshot(), self._core.inbox.unread_bytes)
 
     async def _compact(self) -> None:
         """A failure is said and no more: the records are on the disk, and the journal goes on growing."""
         try:
             async with self._lock:
                 if self._ended is None:
-                    await self._on_disk(functools.partial(self._journal.compact, self._core.snapshot()))
+                    await self._on_disk(self._rewrite)
         except Full:
             pass
         finally:
