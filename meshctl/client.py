@@ -12,7 +12,7 @@ from meshd import paths
 
 TYPE_CHECKING = False  # `typing` is not worth its time here
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 MAX_STDIN = 1 << 20
@@ -50,12 +50,15 @@ class Refused(Exception):
     """The input is bad: (what, next). Nothing was sent."""
 
 
-def connect() -> "_socket.socket | None":
-    """A connection to the daemon, or None if none listens. Another failure is said and raised as `SystemExit`."""
+def connect(reach: "Callable[[_socket.socket, str], None]" = _socket.socket.connect) -> "_socket.socket | None":
+    """A connection to the daemon, or None if none listens. Another failure is said and raised as `SystemExit`.
+
+    `reach` connects the socket to the path: for a caller that has its own way to wait.
+    """
     path = paths.socket_path()
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        connection.connect(path)
+        reach(connection, path)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         connection.close()
         return None

@@ -36,6 +36,19 @@ class _Ended(Exception):
     """The client has closed its end, or asked us to stop."""
 
 
+class _Waiting:
+    """A place where a signal may end us: only there, so that none comes between making something and keeping it."""
+
+    def __enter__(self) -> None:
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING)
+
+    def __exit__(self, *exc: object) -> None:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING)
+
+
+WAITING = _Waiting()
+
+
 class _Open:
     """A request that was not answered yet."""
 
@@ -67,6 +80,7 @@ class Shim:
         self._trouble = ("meshd does not answer", "meshctl doctor")
 
     def run(self) -> int:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING)
         _on_signals(_end)
         self._poll.register(0, select.POLLIN)
         self._poll.register(1, 0)  # only whether the client has closed it
@@ -99,7 +113,7 @@ class Shim:
 
     def _ask_daemon(self) -> "socket | None":
         """Have the daemon start its gateway; have it started itself if it does not run."""
-        control = connect()
+        control = connect(_connect)
         if control is None and not (self._stopped and not self._open):
             control = self._start_daemon()
         if control is None:
@@ -128,12 +142,9 @@ class Shim:
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
         actions.append((os.POSIX_SPAWN_DUP2, theirs, 2))
         command = [sys.executable, "-P", "-m", "meshctl", "up"]
-        # A signal waits until there is somebody to end what it interrupts.
-        _signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING)
         pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=())
         os.close(theirs)
         try:
-            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING)
             said = self._collect(ours, b"")
         except BaseException:
             os.kill(pid, _signal.SIGTERM)  # the client has gone in the meantime
@@ -144,7 +155,7 @@ class Shim:
         if said:
             what, _, then = said.decode("utf-8", "replace").partition("\n")
             self._trouble = (what, then.strip().removeprefix("next: ") or "meshctl doctor")
-        return connect()
+        return connect(_connect)
 
     def _collect(self, fd: int, end: bytes) -> bytes:
         """What comes from there until `end`, or until it is over. The client is listened to meanwhile."""
@@ -187,7 +198,8 @@ class Shim:
         """To the gateway, if there is one: that it has gone is seen by reading."""
         if self._gateway is not None:
             try:
-                self._gateway.sendall(line)
+                with WAITING:
+                    self._gateway.sendall(line)
             except OSError:
                 pass
 
@@ -225,7 +237,8 @@ class Shim:
 
     def _readable(self, seconds: "float | None" = None) -> "list[int]":
         """What there is something to read from, after so long at most. Raises `_Ended` if nobody reads from us."""
-        found = [fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)]
+        with WAITING:
+            found = [fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)]
         if 1 in found:
             raise _Ended
         return found
@@ -278,7 +291,7 @@ class Shim:
             self._obey(method, message["params"])
             return
         if method or message.get("id") is None:
-            write(1, line)
+            _write(line)
             return
         self._pause = 0.0
         key = _key(message["id"])
@@ -289,7 +302,7 @@ class Shim:
         if request is None:  # it was cancelled, and the client wants no answer any more
             self._send(b'{"jsonrpc":"2.0","method":"$mesh/dropped","params":{"id":%s}}\n' % _json(message["id"]))
             return
-        write(1, line)
+        _write(line)
         self._ready = self._ready or request.method == "tools/list"
         if request.method == "tools/call":
             self._send(b'{"jsonrpc":"2.0","method":"$mesh/written","params":{"id":%s}}\n' % _json(message["id"]))
@@ -318,7 +331,7 @@ class Shim:
 
     def _refuse(self, request_id: "Any", what: str, then: str) -> None:
         text = quote(f"agent-mesh: {what}. Next: {then}").encode("utf-8", "replace")
-        write(1, b'{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":%s}}\n' % (_json(request_id), text))
+        _write(b'{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":%s}}\n' % (_json(request_id), text))
 
 
 def _attach(session: str, had: str, ready: bool) -> bytes:
@@ -348,11 +361,26 @@ def _folder() -> "str | None":
 def _connect_to(path: str) -> "socket | None":
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
-        connection.connect(path)
+        _connect(connection, path)
     except OSError:
         connection.close()
         return None
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _connect(connection: socket, path: str) -> None:
+    """Waits while its queue is full."""
+    with WAITING:
+        connection.connect(path)
+
+
+def _write(line: bytes) -> None:
+    """To the client, whenever it reads."""
+    with WAITING:
+        write(1, line)
 
 
 def _parsed(line: bytes) -> "dict[str, Any]":
