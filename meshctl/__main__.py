@@ -1,7 +1,7 @@
 """`meshctl`, and `agent-mesh`: sends its arguments to the daemon and writes what comes back.
 
 Parsing, help, rendering and JSON live in the daemon (meshd/control/cli.py); what must work without a daemon lives
-in `meshctl.local`, which is imported only then.
+in `meshctl.commands.table`, which is imported only then.
 """
 
 import os
@@ -46,9 +46,9 @@ def main() -> int:
     except BrokenPipeError:
         return 141  # as a shell says it of a program that SIGPIPE ended
     except Refused as refused:
-        from meshctl import local
+        from meshctl.commands import table
 
-        return local.refuse(arguments, *refused.args)
+        return table.refuse(arguments, *refused.args)
     except Lost:
         return _failed(f"{AWAY}, and the outcome is unknown", "meshctl status")
 
@@ -57,25 +57,25 @@ def _run(arguments: list[str]) -> int:
     name = next((a for a in arguments if not a.startswith("-") or a == "--version"), None)
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if name is None or name in LOCAL or "--help" in options or "-h" in options:
-        from meshctl import local
+        from meshctl.commands import table
 
-        return local.main(arguments)
+        return table.main(arguments)
     message_id = new_id()
     request = make_request(arguments, message_id=message_id)
     if name == "complete":
         return _complete(request)
     if name == "events" and ("-f" in options or "--follow" in options):
-        from meshctl import following
+        from meshctl.commands import logs
 
-        return following.events(arguments, request)
+        return logs.events(arguments, request)
     looks = name in PROMPT or (name == "who" and "--json" in options)
     resumed, left = False, ATTEMPTS
     while left:
         connection = None if looks and _would_start() else connect()
         if connection is None:
-            from meshctl import local
+            from meshctl.commands import table
 
-            connection = local.start_for(arguments, resumed=resumed)
+            connection = table.start_for(arguments, resumed=resumed)
             if isinstance(connection, int):
                 return connection
         began = time.monotonic()

@@ -56,7 +56,7 @@ def _ask(arguments: list[str]) -> int:
 def _start() -> "_socket.socket | None":
     if not paths.may_start():
         return None
-    from meshctl.autostart import start
+    from meshctl.starting import start
 
     started: _socket.socket = start()  # type: ignore[assignment]
     return started

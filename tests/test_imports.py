@@ -173,7 +173,7 @@ def test_a_broken_rule_is_found_and_fails_with_its_reason(
 
 WHY_FAST = (
     "a call of meshctl must cost what starting an interpreter costs: each of these modules is worth "
-    "milliseconds in every call; what needs them belongs into the daemon, or into meshctl.local"
+    "milliseconds in every call; what needs them belongs into the daemon, or into meshctl.commands.table"
 )
 HEAVY = {
     "asyncio", "msgspec", "redis", "json", "re", "argparse", "socket", "typing", "subprocess", "contextlib", "pathlib",

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from meshctl.client import complain
-from meshctl.demo import commands, sessions
+from meshctl.commands.logs import JsonLines, show_plain
+from meshctl.demo import mcp_story, terminal_story
 from meshctl.demo.stage import Failed, Stage
-from meshctl.following import JsonLines, show_plain
 
 
 def run(*, mcp: bool = False, as_json: bool = False) -> int:
@@ -25,7 +25,7 @@ def run(*, mcp: bool = False, as_json: bool = False) -> int:
         stack.callback(stage.clear)
         stack.callback(deaf)
         try:
-            (sessions.play if mcp else commands.play)(stage)
+            (mcp_story.play if mcp else terminal_story.play)(stage)
         except Failed as failed:
             complain(f"the demo failed: {failed}\n  next: meshctl doctor\n")
             return 1

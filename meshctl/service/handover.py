@@ -8,7 +8,7 @@ import socket
 from typing import Any, BinaryIO
 
 from meshctl.client import connect
-from meshctl.service.manager import NotRunning
+from meshctl.service.contract import ServiceDown
 from meshd import paths
 from meshd.disk.files import holder
 from meshd.service.manager import USER
@@ -20,14 +20,14 @@ END_TIMEOUT = 40.0
 def stop_by_hand() -> int | None:
     """End the daemon that listens if no manager runs it; the pid that it had. None if there is none.
 
-    Its clients come back, as after a crash, to the next daemon. Raises `NotRunning` if it does not end. To be called
-    while nobody else can start one (meshctl.autostart.alone).
+    Its clients come back, as after a crash, to the next daemon. Raises `ServiceDown` if it does not end. To be called
+    while nobody else can start one (meshctl.starting.alone).
     """
     try:
         hello = _end(ANSWER_TIMEOUT, END_TIMEOUT, returning=True, managed=False)
     except (OSError, ValueError, KeyError) as error:
         pid = by_hand(None)
-        raise NotRunning(
+        raise ServiceDown(
             f"the daemon that was started by hand (pid {pid or 'unknown'}) does not answer: {error}",
             f"kill -9 {pid}, then repeat" if pid else "meshctl doctor",
         ) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import logging
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -24,7 +25,10 @@ from meshd.control.session_methods import SessionMethods
 from meshd.core.names import is_name, is_nonce
 from meshd.errors import MethodNotFound, Stopping, UsageError
 from meshd.hosting.supervisor import Supervisor
+from meshd.observing.background import Background
 from meshd.service.manager import USER
+
+log = logging.getLogger("meshd.control")
 
 PROTOCOL = {"min": 1, "max": 1}
 CAPABILITIES = ["confirm", "cancel", "events", "cli", "sessions"]
@@ -73,6 +77,7 @@ class Server:
         self._managed_by = managed_by
         self.returning = False  # another daemon follows this one at once
         self._ended = False
+        self._background = Background(log)
         self._await_end: list[Connection] = []
         self._own: dict[str, Callable[[Client, Request], Coroutine[Any, Any, Any]]] = {
             "hello": self._hello,
@@ -91,7 +96,7 @@ class Server:
     def connection(self) -> Connection:
         """A protocol for a client that has just connected."""
         connection = Connection(self._handle, self._note)
-        client = self.clients[connection] = Client(connection)
+        client = self.clients[connection] = Client(connection, self._background)
         connection.on_request.append(client.asks_again)
         connection.closed.append(lambda clean: self._gone(client, clean))
         return connection

@@ -64,6 +64,7 @@ class Inbox:
         self.lost_total = 0
         self.lost_untold = 0
         self._handed: set[str] = set()
+        self._lost_handed = 0
 
     # --- deciding ---
 
@@ -152,9 +153,16 @@ class Inbox:
         """The oldest unread messages, without taking them."""
         return _within(self.unread.values(), limit, max_bytes)
 
-    def release(self, ids: Iterable[str]) -> None:
-        """The hand-over failed: the messages can be taken again."""
+    def take_lost(self) -> int:
+        """How many losses nobody was told of, or is being told of; they are told once the hand-over is confirmed."""
+        taken = self.lost_untold - self._lost_handed
+        self._lost_handed = self.lost_untold
+        return taken
+
+    def release(self, ids: Iterable[str], lost: int = 0) -> None:
+        """The hand-over failed: the messages can be taken again, and of so many losses somebody is still to be told."""
         self._handed.difference_update(ids)
+        self._lost_handed -= lost
 
     # --- applying ---
 
@@ -188,6 +196,7 @@ class Inbox:
                 above.append((message.at, message_id))
         self._handed.difference_update(read.ids)
         self.lost_untold = max(0, self.lost_untold - read.lost)
+        self._lost_handed = max(0, self._lost_handed - read.lost)
         self._trim_read_above()
         if not self.unread:
             self.read_elsewhere = []

@@ -73,6 +73,7 @@ class Ping(msgspec.Struct, frozen=True):
     sender: str
     nonce: str
     ts: float
+    at: str
     moved: bool = False
 
 
@@ -164,7 +165,7 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
         if not is_nonce(nonce):
             raise _Bad(f"a ping from {name} without a nonce")
         # Its sender's clock may be wrong, or not be told: the store's says as well how old it is.
-        return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), moved=b"moved" in fields)
+        return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), at, moved=b"moved" in fields)
     text = _text(fields, b"msg", name, limit)
     message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or _entry_time(at), at=at)
     _optional(message, fields, keys)

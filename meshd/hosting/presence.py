@@ -22,6 +22,7 @@ from meshd.core.wake import RUNGS, STEP, Worked
 from meshd.errors import NotAllowed, OutcomeUnknown, StoreDown, StoreError
 from meshd.receiving.agent import Agent
 from meshd.store.commands import Commands
+from meshd.store.scripts import leases
 
 log = logging.getLogger("meshd.presence")
 
@@ -102,21 +103,22 @@ class Presence:
 
     async def acquire(self, agent: Agent, *, takeover: bool = False) -> Taken:
         """Take the name for this daemon. Raises `NotAllowed` naming the holder, or `StoreError`."""
-        keys, name, nonce = self._keys, agent.name, new_id()
-        lease_keys = [
-            keys.lease(name),
-            keys.registry(name),
-            keys.presence,
-            keys.read(name),
-            keys.group,
-            keys.inbox(name),
-        ]
-        now = time.time()
-        args = [self._instance, LEASE_TTL, self._entry(agent), name, f"{now:.3f}", int(takeover), nonce]
-        reply = await self._commands.script("host", lease_keys, args)
-        if reply[0] == 0:
-            raise _held(name, reply[2])
-        return Taken(_read_record(reply[1]), reply[2].decode(), nonce if reply[3] else None, now)
+        now, nonce = time.time(), new_id()
+        answer = await self._commands.script(
+            leases.host(
+                self._keys,
+                agent.name,
+                instance=self._instance,
+                ttl=LEASE_TTL,
+                entry=self._entry(agent),
+                now=now,
+                takeover=takeover,
+                nonce=nonce,
+            )
+        )
+        if isinstance(answer, leases.Withheld):
+            raise _held(agent.name, answer.registry)
+        return Taken(_read_record(answer.read), answer.group_last, nonce if answer.previous else None, now)
 
     async def read_record(self, name: str) -> Moved | None:
         return _read_record(await self._commands.call("GET", self._keys.read(name)) or b"")
@@ -156,13 +158,10 @@ class Presence:
             agent.leased = False
 
     async def _renew(self, agent: Agent, ttl: int) -> bool:
-        keys, name = self._keys, agent.name
-        (ours,) = await self._commands.script(
-            "renew",
-            [keys.lease(name), keys.registry(name), keys.presence],
-            [self._instance, ttl, self._entry(agent), name, f"{time.time():.3f}"],
+        entry, now = self._entry(agent), time.time()
+        return await self._commands.script(
+            leases.renew(self._keys, agent.name, instance=self._instance, ttl=ttl, entry=entry, now=now)
         )
-        return bool(ours)
 
     def _entry(self, agent: Agent) -> bytes:
         """The registry entry: 0.1's four fields and ours. A hidden agent has none."""
@@ -236,16 +235,15 @@ class Presence:
 
     async def write_position(self, agent: Agent) -> bool:
         """Tell how far it was read; False if the name is not ours any more. Raises `StoreError`."""
-        keys, record = self._keys, agent.core.read_record()
+        record = agent.core.read_record()
         value = msgspec.json.encode(
             _ReadRecord(
                 p=record.position.at, i=record.position.index, g=record.group, x=record.read_ids, h=self._instance
             )
         )
-        (ours,) = await self._commands.script(
-            "position", [keys.lease(agent.name), keys.read(agent.name)], [self._instance, value, READ_TTL]
+        return await self._commands.script(
+            leases.position(self._keys, agent.name, instance=self._instance, record=value, ttl=READ_TTL)
         )
-        return bool(ours)
 
     # --- who ---
 

@@ -34,7 +34,7 @@ from meshd.receiving.agent import Agent, Shared
 from meshd.receiving.broadcasts import GroupReader
 from meshd.sending.outbox import Outbox
 from meshd.sending.requests import Requests
-from meshd.service.mcp_process import Gateway
+from meshd.service.mcp_process import GatewayProcess
 from meshd.settings import RESTART_ONLY, Settings
 from meshd.store import endpoint
 from meshd.store.commands import Commands
@@ -105,7 +105,7 @@ class Supervisor:
             self.presence.registry_changed,
             self.commands.up.wait,
         )
-        self.gateway = Gateway()
+        self.gateway = GatewayProcess()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._work: list[asyncio.Task[None]] = []
         self._hosting = asyncio.Lock()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from meshd.errors import MeshError, Stopping, UsageError
+from meshd.errors import DaemonDown, MeshError, Stopping, UsageError
 
 LIMIT = 2 << 20  # of one line of a shim
 LONGEST_ANSWER = 64 << 20  # of the daemon, which bounds its answers by other things than their length
@@ -31,7 +31,7 @@ class DaemonError(MeshError):
         self.daemon_kind: str = data.get("kind", "internal")
 
 
-class DaemonGone(MeshError):
+class DaemonGone(DaemonDown):
     """The connection to the daemon ended."""
 
 

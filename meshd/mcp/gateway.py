@@ -26,7 +26,7 @@ from meshd.core.opening import Opening
 from meshd.core.wake import RUNGS
 from meshd.errors import MeshError
 from meshd.mcp.daemon_client import Control
-from meshd.mcp.session import Context, Session, server
+from meshd.mcp.session import Context, McpSession, server
 
 log = logging.getLogger("meshd.mcp")
 
@@ -59,7 +59,7 @@ class Gateway:
             writer.close()
             return
         try:
-            session = conversation.session = Session(
+            session = conversation.session = McpSession(
                 opening.session, control, lambda name: conversation.say("$mesh/name", {"name": name})
             )
             facts = msgspec.structs.asdict(opening)
@@ -84,13 +84,13 @@ class Gateway:
 class _Conversation:
     """Lines to messages and back, for the SDK's own loop."""
 
-    session: Session
+    session: McpSession
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
-    async def of(self, ctx: Context) -> Session:
+    async def of(self, ctx: Context) -> McpSession:
         return self.session
 
     def say(self, method: str, params: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def _unheard(name: str) -> None:
     """For a transport that does not lose its sessions."""
 
 
-class Session:
+class McpSession:
     """A live client of MCP. `key` names it across reconnections, so that a repeated call is known to be the same.
 
     `named` is told each name that the session takes: with that one it comes back.
@@ -127,18 +127,18 @@ class Session:
 
 
 class Caller(Protocol):
-    """Who carries the tool call of one request out: its `Session`, or what leads to one."""
+    """Who carries the tool call of one request out: its `McpSession`, or what leads to one."""
 
     async def call(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> dict[str, Any]: ...
 
 
-class Sessions(Protocol):
-    """Leads from a request to its session: what a transport gives the server as its state."""
+class Callers(Protocol):
+    """Leads from a request to its caller: what a transport gives the server as its state."""
 
     async def of(self, ctx: Context) -> Caller: ...
 
 
-Context = ServerRequestContext[Sessions, Any]
+Context = ServerRequestContext[Callers, Any]
 
 
 async def _list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
@@ -186,7 +186,7 @@ async def _tell_progress(ctx: Context, total: float | None) -> None:
         await asyncio.sleep(PROGRESS_EVERY)
 
 
-def server() -> Server[Sessions]:
+def server() -> Server[Callers]:
     """The MCP server for all sessions of a process."""
     return Server(
         NAME,

@@ -25,7 +25,7 @@ END_TIMEOUT = 3.0  # for passing on the daemon's last words
 STEADY = 60.0  # seconds after which its end is a new trouble, and not the last one again
 
 
-class Gateway:
+class GatewayProcess:
     """Keeps one gateway process alive from the first `open` on, and in later runs of this daemon from the start."""
 
     def __init__(self) -> None:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.resources
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from redis.exceptions import NoScriptError, ReadOnlyError
 
 from meshd.core.backoff import Backoff
 from meshd.errors import OutcomeUnknown, StoreBusy, StoreDown, StoreError
 from meshd.observing.outage import Outage
+from meshd.store import scripts
 from meshd.store.endpoint import Endpoint
 from meshd.store.link import Forbidden, Link, Moved, translate
+from meshd.store.replies import Garbled
+from meshd.store.scripts.script import Invocation, Script
 
 log = logging.getLogger("meshd.store")
+
+T = TypeVar("T")
 
 MAX_BATCH = 256
 # A reply that takes longer counts as lost; sends repeat with their id inside their own deadline.
@@ -32,21 +36,6 @@ OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
 NO_ROOM = "there is no room on its disk"
 _SPARE, _PLENTY = 256 << 10, 1 << 30  # bytes: for what the store and we write beside messages; for whatever comes
 _AMPLIFIED = 12  # three copies of a text in its log (private, group, audit), of four bytes a character at most
-
-
-class Script:
-    """A Lua script beside this module, called by its digest."""
-
-    def __init__(self, name: str) -> None:
-        import hashlib
-
-        self.source = importlib.resources.files("meshd.store.scripts").joinpath(f"{name}.lua").read_bytes()
-        self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-
-
-SCRIPTS = {
-    name: Script(name) for name in ("send", "host", "renew", "position", "answer", "take", "withdraw", "hang_up")
-}
 
 
 class Server(NamedTuple):
@@ -61,7 +50,7 @@ class _Call:
 
     __slots__ = ("command", "future", "script", "written")
 
-    def __init__(self, command: tuple[Any, ...], script: Script | None) -> None:
+    def __init__(self, command: tuple[Any, ...], script: Script[Any] | None) -> None:
         self.command = command
         self.script = script
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -113,10 +102,10 @@ class Commands:
         """
         return await self._submit(_Call(command, None), timeout)
 
-    async def script(self, name: str, keys: list[str], args: list[Any], *, timeout: float | None = None) -> Any:
-        """One of `SCRIPTS`, by digest; by source if the store forgot it."""
-        script = SCRIPTS[name]
-        return await self._submit(_Call(("EVALSHA", script.digest, len(keys), *keys, *args), script), timeout)
+    async def script(self, invocation: Invocation[T], *, timeout: float | None = None) -> T:
+        """The result of a script, called by digest; by source if the store forgot it."""
+        result: T = await self._submit(_Call(invocation.command(), invocation.script), timeout)
+        return result
 
     async def _submit(self, call: _Call, timeout: float | None) -> Any:
         self._queue.append(call)
@@ -191,7 +180,7 @@ class Commands:
         if facts.get("role") == "slave":
             raise translate(ReadOnlyError())
         self.server = Server(name, version)
-        for script in SCRIPTS.values():
+        for script in scripts.ALL:
             await link.call("SCRIPT", "LOAD", script.source, timeout=REPLY_TIMEOUT)
 
     async def _serve(self, link: Link) -> None:
@@ -229,11 +218,11 @@ class Commands:
         return [call for call in calls if call.script is None]
 
     async def _exchange(self, link: Link, calls: list[_Call]) -> None:
-        """One batch: write, read, give each caller its reply. Raises `Moved` behind the last reply."""
+        """One batch: write, read, give each caller its reply. Raises `Moved` or `Garbled` behind the last reply."""
         for call in calls:
             call.written = True
         replies = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
-        moved = None
+        moved: StoreError | None = None
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, NoScriptError):
                 reply = await self._with_source(link, call)
@@ -243,8 +232,15 @@ class Commands:
                 if moved is None and (isinstance(reply, StoreBusy) or (call.script and isinstance(reply, Forbidden))):
                     self._set_refused(reply)
                 continue
-            if self.refused is not None and _wrote(call, reply):
-                self._set_refused(None)
+            if call.script is not None:
+                try:
+                    reply = call.script.read(reply)
+                except Garbled as error:
+                    moved = error
+                    call.fail(OutcomeUnknown(error.message, error.hint))
+                    continue
+                if self.refused is not None and call.script.wrote(reply):
+                    self._set_refused(None)
             if not call.future.done():
                 call.future.set_result(reply)
         if moved is not None:
@@ -294,11 +290,3 @@ class Commands:
     def _fail_all(self, error: StoreError) -> None:
         while self._queue:
             self._queue.popleft().fail(error)
-
-
-_UNWRITTEN = (0, b"again", b"other", b"denied", b"kept")  # first in the reply of a script that wrote nothing
-
-
-def _wrote(call: _Call, reply: Any) -> bool:
-    """Whether the reply proves that the store takes writes: what a script answers without writing does not."""
-    return call.script is not None and not (isinstance(reply, list) and reply[0] in _UNWRITTEN)

@@ -161,9 +161,9 @@ def events(arguments: list[str], request: bytes) -> int:
     """
     connection: Any = connect()
     if connection is None:
-        from meshctl import local
+        from meshctl.commands import table
 
-        connection = local.start_for(arguments, resumed=False)
+        connection = table.start_for(arguments, resumed=False)
         if isinstance(connection, int):
             return connection
     while True:

@@ -47,7 +47,7 @@ def start_for(arguments: list[str], *, resumed: bool) -> Any:
     scripted_who = parsed.command.name == "who" and parsed.json
     if not parsed.command.starts_daemon or scripted_who or not paths.may_start():
         return _not_running(parsed, resumed)
-    from meshctl.autostart import start
+    from meshctl.starting import start
 
     try:
         return start()
@@ -75,7 +75,7 @@ def _print(printed: Printed) -> int:
 
 
 def _up(parsed: cli.Parsed) -> int:
-    from meshctl.autostart import start
+    from meshctl.starting import start
 
     connection: Any = connect() or start()
     try:
@@ -125,10 +125,10 @@ def _path(parsed: cli.Parsed) -> int:
 
 
 def _logs(parsed: cli.Parsed) -> int:
-    from meshctl import following
+    from meshctl.commands import logs
 
     p: Any = parsed.params
-    return _print(following.logs(follow=p.follow, count=p.lines, as_json=parsed.json))
+    return _print(logs.logs(follow=p.follow, count=p.lines, as_json=parsed.json))
 
 
 def _version(parsed: cli.Parsed) -> int:
@@ -160,7 +160,7 @@ def _serve(parsed: cli.Parsed) -> int:
 
     address = listen(p.host, p.port)
     if paths.may_start():
-        from meshctl.autostart import start
+        from meshctl.starting import start
 
         connection: Any = connect() or start()
         connection.close()
