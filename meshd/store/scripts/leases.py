@@ -51,7 +51,7 @@ def _read_host(reply: object) -> Granted | Withheld:
         return Granted(*replies.row(reply[1:], bytes, str, str))
     if isinstance(reply, list) and len(reply) == 3 and reply[0] == 0:
         return Withheld(*replies.row(reply[1:], str, bytes))
-    raise replies.Garbled(reply, "whose a name is")
+    raise replies.garbled(reply, "whose a name is")
 
 
 HOST = Script(
