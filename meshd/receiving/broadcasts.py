@@ -26,7 +26,8 @@ from meshd.receiving.reader import READ_COUNT
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.endpoint import Endpoint
-from meshd.store.link import Link, RawEntries
+from meshd.store.link import Link
+from meshd.store.replies import RawEntries
 
 log = logging.getLogger("meshd.group")
 

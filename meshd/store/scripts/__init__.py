@@ -1,6 +1,6 @@
 """The scripts that run in the store: a Lua file for each step that must be whole or not at all.
 
-Each has a typed function in sending.py, answers.py or leases.py that gives its keys and arguments, to be called by
+Each has a typed function in sending.py, answers.py, leases.py … that gives its keys and arguments, to be called by
 `Commands.script`.
 """
 
