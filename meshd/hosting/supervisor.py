@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import time
 from typing import Any, TypeVar
 
 from meshd import paths
@@ -38,6 +37,7 @@ from meshd.store import endpoint
 from meshd.store.commands import Commands
 from meshd.store.embedded import Embedded
 from meshd.store.waits import Waiters
+from meshd.system import clock
 from meshd.system.clock import mono
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -49,7 +49,7 @@ class Supervisor:
     """All parts of one daemon, each under its own name. `run` is the daemon's life."""
 
     def __init__(self, settings: Settings) -> None:
-        self.started = time.time()
+        self.started = clock.wall()
         self.events = EventHub()
         self.configuration = Configuration(settings, self.events)
         for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
