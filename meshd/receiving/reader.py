@@ -104,14 +104,15 @@ class Reader:
             self._health.well(READER, STORE)
             if went_back:
                 agent.lease.lost()  # and with the stream's end perhaps the lease: it is asked for before the rest
-            for effect in effects:
-                if isinstance(effect, CheckLease) and not await agent.heard_of_move(effect.ping):
-                    return
-            if info is not None and not full and not went_back:
+            moved = next((effect for effect in effects if isinstance(effect, CheckLease)), None)
+            if moved is not None and not await agent.heard_of_move(moved.ping):
+                return
+            more = full or went_back or moved is not None
+            if info is not None and not more:
                 self._health.set_caught_up(True)
             # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
             stalled = clock.mono() - asked > BLOCK + 1
-            probe = full or went_back or (info is None and not raw) or stalled
+            probe = more or (info is None and not raw) or stalled
 
     async def _around(self, stream: str) -> None:
         """What comes next is more than can be read at once: find out how much may be. Entries that are too large by

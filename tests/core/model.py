@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from meshd.core import records
 from meshd.core.agent import AgentCore
 from meshd.core.clock import Wall
-from meshd.core.effects import Commit, Effect, Quarantine
+from meshd.core.effects import CheckLease, Commit, Effect, Quarantine
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import decode, entry_key
 from meshd.core.names import Keys
@@ -151,9 +151,12 @@ class Machine:
         went_back = info is not None and self.core.inbox.went_back(info)
         entries = [decode(at.encode(), flat, KEYS, LIMIT) for at, flat in raw]
         last = raw[-1][0] if raw else cursor
+        before = len(self.done)
         if self.execute(lambda: self.core.receive(entries, last, now, info), crash):
-            self.probe = full or went_back or (info is None and not raw)
-            self.caught_up = info is not None and not full and not went_back
+            # What stands behind such news is read next.
+            moved = any(isinstance(effect, CheckLease) for effect in self.done[before:])
+            self.probe = full or went_back or moved or (info is None and not raw)
+            self.caught_up = info is not None and not full and not went_back and not moved
 
     def catch_up(self, stream: Stream, now: Wall) -> None:
         """Read until there is nothing more, and the counts say so."""
