@@ -120,7 +120,7 @@ class GroupReader:
             listener.since = newest[0][0].decode() if newest else "0-0"
 
     async def _follow(self, backoff: Backoff) -> None:
-        link = await Link.open(self._endpoint)
+        link = await Link.open(self._endpoint, first=True)
         try:
             while True:
                 info, _ = await link.probe(self._keys.group, "$", 1)
