@@ -6,7 +6,7 @@ KEPT = 10_000  # pairs
 
 
 class SendCounts:
-    """The last count of the pairs that were used last. Of one that is forgotten, what a failover takes is not counted."""
+    """The last count of each pair that was used lately. Of others, what a failover takes is not counted."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
