@@ -1,5 +1,5 @@
 -- The index of names, and the registry entries of those that the caller knows, in one round trip.
--- Its parameters: directory.py.
+-- Its parameters: who.py.
 --
 -- Behind the index come the registry keys, declared as every key is. Returns the index, name and score in turn, and a
 -- registry entry or '' for each of the keys; '' too for what is so long that it is none.

@@ -14,8 +14,9 @@ _ENTRY = 16 << 10  # bytes of a registry entry; ours have some hundred
 
 
 class Present(NamedTuple):
-    """`expires`: until when each name of the index is held, wall seconds. `entries`: the registry entry of each name that
-    was asked for, JSON as somebody wrote it, or empty.
+    """`expires`: until when each name of the index is held, wall seconds.
+
+    `entries`: the registry entry of each name that was asked for, JSON as somebody wrote it, or empty.
     """
 
     expires: dict[str, float]
