@@ -111,7 +111,7 @@ def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
         "trouble": trouble,
         "unread": len(agent.core.inbox.unread),
         "pending": len(agent.core.ledger.entries),
-        "lost": agent.core.inbox.lost_total,
+        "lost": agent.core.inbox.losses.total,
         "sessions": agent.sessions,
         "wake": agent.waker.summary(),
         "last_received": agent.health.last_received or None,

@@ -7,10 +7,10 @@ executor has put on the disk. Whoever crashes in between finds the state of the 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
+from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
-from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
+from meshd.core.ledger import MAX_ENTRIES, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
 from meshd.core.records import (
@@ -37,42 +37,6 @@ PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
 # Of unread messages in one record of a snapshot: whoever encodes one holds up everybody else for so long.
 SNAPSHOT_CHUNK = 200
 SNAPSHOT_BYTES = 1 << 18
-
-
-class Commit(NamedTuple):
-    """Write these records and sync, then `apply` each, and tell of them in the notify log."""
-
-    records: Sequence[Record]
-
-
-class Quarantine(NamedTuple):
-    """Keep the raw entries that could not be decoded."""
-
-    entries: Sequence[Malformed]
-
-
-class Pong(NamedTuple):
-    """Answer a ping."""
-
-    ping: Ping
-
-
-class CheckLease(NamedTuple):
-    """A daemon says that it took this name over: believe the lease, not the saying; then answer the ping.
-
-    What stands behind it in the stream may be the other daemon's: it is not taken in before the store was asked.
-    """
-
-    ping: Ping
-
-
-class Wake(NamedTuple):
-    """Tell whoever waits that there is unread mail. A hint: it may be lost or repeated."""
-
-    senders: frozenset[str]
-
-
-Effect = Commit | Quarantine | Pong | CheckLease | Wake | Reping | Escalate
 
 
 class AgentCore:
@@ -147,7 +111,7 @@ class AgentCore:
     def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, trimmed: int = 0) -> list[Effect]:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
-        unsure = inbox.unsure_after(trimmed)
+        unsure = inbox.losses.unsure_after(trimmed)
         fresh: dict[str, Message] = {}
         effects: list[Effect] = []
         senders: set[str] = set()
@@ -158,7 +122,7 @@ class AgentCore:
                 elif now - entry.ts < PING_AGE:
                     effects.append(Pong(entry))
                 continue
-            batch.lost += inbox.gap(entry, batch.counts, unsure, broadcast=batch.group is not None)
+            batch.lost += inbox.losses.gap(entry, batch.counts, unsure, broadcast=batch.group is not None)
             if isinstance(entry, Malformed):
                 mark = _mark(entry, batch)
                 if not inbox.is_duplicate(mark):
@@ -179,7 +143,7 @@ class AgentCore:
             else:
                 entry.index = ordinal
                 batch.messages.append(entry)
-        if unsure != inbox.unsure:
+        if unsure != inbox.losses.unsure:
             batch.unsure = unsure
         if senders:
             effects.append(Wake(frozenset(senders)))
@@ -300,10 +264,10 @@ class AgentCore:
             read_above=inbox.read_above,
             group_above=inbox.group_above,
             read_elsewhere=inbox.read_elsewhere,
-            counts=inbox.counts,
-            unsure=inbox.unsure,
-            lost_total=inbox.lost_total,
-            lost_untold=inbox.lost_untold,
+            counts=inbox.losses.counts,
+            unsure=inbox.losses.unsure,
+            lost_total=inbox.losses.total,
+            lost_untold=inbox.losses.untold,
             entries=list(self.ledger.entries.values()),
         )
         messages: list[Message] = []

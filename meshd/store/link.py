@@ -21,6 +21,7 @@ from meshd.store.bounds import BOUND, Budget
 from meshd.store.endpoint import BLOCK, CONNECT_TIMEOUT, SOCKET_TIMEOUT, Endpoint
 from meshd.store.refusals import translate
 from meshd.store.replies import Garbled, RawEntries
+from meshd.store.scripts.leases import counts
 from meshd.store.scripts.peeking import Size, sizes
 
 log = logging.getLogger("meshd.store")
@@ -113,11 +114,14 @@ class Link:
         return found
 
     async def probe(self, stream: str, cursor: str, count: int | Budget) -> tuple[StreamInfo, RawEntries]:
-        """The stream's counts and what is behind the cursor, at one moment (MULTI)."""
+        """The stream's counts and what is behind the cursor, at one moment (MULTI).
+
+        The counts by a script: XINFO's own answer has the first and the last entry in it, however large they are.
+        """
         most = count if isinstance(count, int) else count.count
-        answers = await self.batch(
-            [("MULTI",), ("XINFO", "STREAM", stream), ("XREAD", "COUNT", most, "STREAMS", stream, cursor), ("EXEC",)]
-        )
+        asked = counts(stream)
+        script = ("EVAL", asked.script.source, *asked.command()[2:])
+        answers = await self.batch([("MULTI",), script, ("XREAD", "COUNT", most, "STREAMS", stream, cursor), ("EXEC",)])
         for answer in answers:  # the first error is the reason, EXEC's only says that there was one
             if isinstance(answer, StoreError):
                 raise answer
@@ -126,10 +130,8 @@ class Link:
             if isinstance(entries, RedisError):
                 raise translate(entries)
             if isinstance(info, RedisError):
-                if "no such key" in str(info):
-                    return StreamInfo(), []
                 raise translate(info)
-            facts, found = replies.stream_info(info), replies.read_entries(entries)
+            facts, found = asked.script.read(info).info, replies.read_entries(entries)
         if isinstance(count, Budget):
             count.took(found)
         return facts, found

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from meshd.core import records
-from meshd.core.agent import AgentCore, Commit, Effect, Quarantine
+from meshd.core.agent import AgentCore
+from meshd.core.effects import Commit, Effect, Quarantine
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import decode, entry_key
 from meshd.core.names import Keys
