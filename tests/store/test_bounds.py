@@ -125,6 +125,12 @@ async def test_a_wait_is_not_ended_by_what_is_too_large(server: Store, prefix: s
     assert found == [b"from", b"bob"]
 
 
+def test_the_store_of_docker_has_the_same_bound() -> None:
+    """It stands there as a number."""
+    lines = (ROOT / "docker" / "redis.conf").read_text().splitlines()
+    assert f"proto-max-bulk-len {LARGEST_VALUE}" in lines
+
+
 def test_the_embedded_store_takes_no_value_larger_than_a_message(lone: Home) -> None:
     """A raw client that sends one is cut off; the largest message goes through, and what was there before stays."""
     lone.start()
