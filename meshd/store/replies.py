@@ -65,6 +65,14 @@ def scanned(reply: object) -> tuple[int, list[bytes]]:
     return int(cursor), keys
 
 
+def facts(reply: object) -> dict[str, str]:
+    """What INFO tells, by name. Paths are among it, which may be no text."""
+    if not isinstance(reply, bytes):
+        raise garbled(reply, "what it is")
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
 def are(reply: object, *kinds: type) -> bool:
     """Whether it is a list with one value of each kind."""
     return isinstance(reply, list) and len(reply) == len(kinds) and all(map(isinstance, reply, kinds))
