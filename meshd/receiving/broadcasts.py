@@ -167,7 +167,7 @@ class GroupReader:
             listener.since = found.info.last
 
     async def _follow(self, backoff: Backoff) -> None:
-        link = await Link.open(self._endpoint)
+        link = await Link.open(self._endpoint, first=True)
         try:
             while True:
                 self._last_turn = clock.mono()

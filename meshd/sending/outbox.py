@@ -11,6 +11,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.names import Keys, check_name
 from meshd.core.wire import GATE_WINDOW, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
+from meshd.sending.counts import SendCounts
 from meshd.sending.order import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -22,7 +23,6 @@ T = TypeVar("T")
 
 DEADLINE = 5.0
 _HANG_UP = 1.0  # the caller's time is up already
-_COUNTERS = 10_000
 _TIMES = ("expect_reply", "deadline")  # how long the sender waits is not what it says
 
 
@@ -34,7 +34,7 @@ class Outbox:
         self._keys = keys
         self._commands = commands
         self._incarnation = incarnation
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts = SendCounts()
         self._lanes = Lanes()
 
     @property
@@ -62,12 +62,11 @@ class Outbox:
     async def _in_order(
         self, place: Place, out: Outgoing, deadline: float, first: Callable[[], Awaitable[None]] | None
     ) -> sending.SendResult:
-        pair = (out.sender, out.target)
         invocation = sending.send(
             self._keys,
             out,
             sid=self._incarnation,
-            floor=self._counts.get(pair, 0),
+            floor=self._counts.last((out.sender, out.target)),
             gate=sending.Gate(self.settings.gate_limit, self.settings.gate_enforce),
             digest=_digest(out),
             ts=clock.wall(),
@@ -101,9 +100,7 @@ class Outbox:
                 retry_after=sent.left,
             )
         if sent.n:
-            if len(self._counts) > _COUNTERS:
-                self._counts.clear()
-            self._counts[out.sender, out.target] = sent.n
+            self._counts.counted((out.sender, out.target), sent.n)
         limit = self.settings.gate_limit
         return Receipt(out.id, sent.verdict == "again", sent.held, sent.rate, out.gated and sent.rate > limit)
 

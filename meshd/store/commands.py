@@ -53,6 +53,10 @@ class _Call:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.written = False
 
+    @property
+    def writes(self) -> bool:
+        return self.script is not None and self.script.writes
+
     def fail(self, error: StoreError) -> None:
         if not self.future.done():
             self.future.set_exception(error)
@@ -200,7 +204,7 @@ class Commands:
         """Without what the store could not write to its log: it answers before it finds that out."""
         if (room := self._room()) >= _PLENTY:
             return calls
-        writing = [call for call in calls if call.script is not None]
+        writing = [call for call in calls if call.writes]
         size = sum(len(part) for call in writing for part in call.command if isinstance(part, str))
         if not writing or room >= _SPARE + _AMPLIFIED * size:
             return calls
@@ -208,7 +212,7 @@ class Commands:
         for call in writing:
             call.fail(error)
         self._set_refused(error)
-        return [call for call in calls if call.script is None]
+        return [call for call in calls if not call.writes]
 
     async def _exchange(self, link: Link, calls: list[_Call]) -> None:
         """One batch: write, read, give each caller its reply. Raises `Redirected` or `Garbled` behind the last one."""
@@ -222,7 +226,7 @@ class Commands:
             if isinstance(reply, StoreError):
                 call.fail(reply)
                 ends = reply if isinstance(reply, Redirected) else ends
-                if ends is None and (isinstance(reply, StoreBusy) or (call.script and isinstance(reply, Forbidden))):
+                if ends is None and (isinstance(reply, StoreBusy) or (call.writes and isinstance(reply, Forbidden))):
                     self._set_refused(reply)
                 continue
             try:
