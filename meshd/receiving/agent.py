@@ -91,7 +91,6 @@ class Agent:
         self._notify = notify
         self._shared = shared
         self._told_read: Moved | None = None
-        self._unfinished: tuple[Sequence[str], int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: float | None = None
         self._resending = False
@@ -106,8 +105,8 @@ class Agent:
         for record in records:
             self.core.apply(record)
             pace()
-        if records and isinstance(records[-1], Batch):
-            self._notify.finish(_lines(records[-1]), records[-1].offset)
+        last = records[-1] if records else None
+        self._notify.finish(*((_lines(last), last.offset) if isinstance(last, Batch) else ([], 0)))
         if self._journal.damaged:
             damaged = self._journal.damaged
             log.error("%s: %d damaged records in the journal, kept aside", self.name, damaged, extra=self._about)
@@ -295,7 +294,7 @@ class Agent:
         """`execute` until the disk takes it, notify lines included. Between tries others may have the lock."""
         backoff = Backoff(base=0.2, cap=5.0)
         done = False
-        while not done or self._unfinished is not None:
+        while not done or self._notify.waiting:
             self.last_turn = time.monotonic()  # a full disk is waited for
             try:
                 if not done:
@@ -306,7 +305,7 @@ class Agent:
                         await self._on_disk(self._finish_notify)
             except Full:
                 pass
-            if not done or self._unfinished is not None:
+            if not done or self._notify.waiting:
                 await asyncio.sleep(backoff.next())
 
     async def _carry_out(self, effect: Effect) -> None:
@@ -348,7 +347,6 @@ class Agent:
 
     def _write(self, records: Sequence[Record]) -> None:
         """In a thread: the journal first and synced, then the lines that tell of it."""
-        self._finish_notify()
         batch = records[-1]
         if isinstance(batch, Batch):
             batch.offset = self._notify.offset()
@@ -359,22 +357,20 @@ class Agent:
             self._compact()
             self._journal.append(records)
         if isinstance(batch, Batch):
-            self._unfinished = (_lines(batch), batch.offset)
+            self._notify.put(_lines(batch))
             with contextlib.suppress(OSError):  # they are received all the same; the lines are tried again
-                self._finish_notify()
+                self._notify.flush()
 
     def _compact(self) -> None:
         """In a thread, under the lock, so that nothing is applied meanwhile."""
         self._journal.compact(self.core.snapshot(), self.core.inbox.unread_bytes)
 
     def _finish_notify(self) -> None:
-        if self._unfinished is not None:
-            try:
-                self._notify.append(*self._unfinished)
-            except OSError as error:
-                error.filename = error.filename or self._notify.path
-                raise
-            self._unfinished = None
+        try:
+            self._notify.flush()
+        except OSError as error:
+            error.filename = error.filename or self._notify.path
+            raise
 
     async def _on_disk(self, job: Callable[[], None]) -> None:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
