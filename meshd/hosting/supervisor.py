@@ -66,7 +66,9 @@ class Supervisor:
         self._hosted_path = os.path.join(paths.state_dir(), "hosted.json")
         self.trouble: ConfigError | None = None  # of the daemon itself: it hosts nobody
         self._hosted = self._load_hosted()
-        self.instance = hosted_file.instance(os.path.join(paths.state_dir(), "instance"))
+        self.instance = hosted_file.instance(
+            os.path.join(paths.state_dir(), "instance"), os.path.join(paths.cache_dir(), "instance")
+        )
         url = configuration.url
         self.embedded = None if url else Embedded(paths.store_dir(), paths.store_socket_path())
         self.endpoint = self.embedded or endpoint.from_url(url or "", configuration.prefix)
