@@ -27,6 +27,7 @@ from meshd.errors import ConfigError
 COMPACT_SIZE = 1 << 20
 # Ends half a line, so that the next record has a line of its own. No record contains it: JSON writes it as an escape.
 _CAN = b"\x18"
+_READ_SIZE = 1 << 20
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -54,10 +55,9 @@ class Health(NamedTuple):
 
 def look(path: str, name: str) -> Health:
     """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
-    with open(path, "rb") as file:
-        data = file.read()
-    _, _, damaged = Journal(path, name)._parse(data)
-    return Health(len(data), damaged)
+    with open(path, "rb", _READ_SIZE) as file:
+        _, _, damaged = Journal(path, name)._parse(file)
+        return Health(file.tell(), damaged)
 
 
 class Journal:
@@ -81,39 +81,38 @@ class Journal:
         """All records in order; a torn tail is cut off. Raises `ConfigError` for a newer format, file untouched."""
         with self._file.used():
             try:
-                with open(self.path, "rb") as file:
-                    data = file.read()
-                    status = os.fstat(file.fileno())
-                    self._place = status.st_dev, status.st_ino
+                file = open(self.path, "rb", _READ_SIZE)  # noqa: SIM115
             except FileNotFoundError:
                 return []
-            records, good, self.damaged = self._parse(data)
+            with file:
+                status = os.fstat(file.fileno())
+                records, good, self.damaged = self._parse(file)
+            self._place = status.st_dev, status.st_ino
             if self.damaged:
                 shutil.copy2(self.path, f"{self.path}.damaged-{int(time.time())}")
                 self._rewrite(records)
-            elif good < len(data):
+            elif good < status.st_size:
                 os.truncate(self.path, good)
             return records
 
-    def _parse(self, data: bytes) -> tuple[list[Record], int, int]:
+    def _parse(self, lines: Iterable[bytes]) -> tuple[list[Record], int, int]:
         """The records, where the last good one ends, and how many lines are damaged (a torn tail is not)."""
         records: list[Record] = []
-        start = good = damaged = suspect = whole = 0
+        end = good = damaged = suspect = whole = 0
         pace = Pace()
-        while start < len(data):
+        for line in lines:
             pace()
-            newline = data.find(b"\n", start)
-            end = newline + 1 if newline >= 0 else len(data)
-            body = data[start + 9 : end - 1]
-            if newline >= 0 and data[start : start + 9] == b"%08x " % zlib.crc32(body):
+            end += len(line)
+            body = line[9:-1]
+            is_whole = line.endswith(b"\n")
+            if is_whole and line[:9] == b"%08x " % zlib.crc32(body):
                 records.append(self._record(body))
                 good = end
                 damaged += suspect
                 suspect = whole = 0
-            elif newline < 0 or data[newline - 1 : newline] != _CAN:
+            elif not line.endswith(_CAN + b"\n"):
                 suspect += 1  # damage if a good line follows, else the torn tail
-                whole += newline >= 0  # a torn line has no end: one that has was written, and is damaged
-            start = end
+                whole += is_whole  # a torn line has no end: one that has was written, and is damaged
         return records, good, damaged + whole
 
     def _record(self, body: bytes) -> Record:
