@@ -65,6 +65,7 @@ class Inbox:
         self.lost_total = 0
         self.lost_untold = 0
         self._handed: set[str] = set()
+        self._lost_handed = 0
 
     # --- deciding ---
 
@@ -144,6 +145,11 @@ class Inbox:
         self._handed.update(message.id for message in taken)
         return taken
 
+    def has_free(self, *, direct: bool = False) -> bool:
+        """Whether `take` would find something."""
+        unread = self._private if direct else self.unread
+        return any(message_id not in self._handed for message_id in unread)
+
     @property
     def free(self) -> int:
         """How many unread messages nobody holds."""
@@ -153,9 +159,16 @@ class Inbox:
         """The oldest unread messages, without taking them."""
         return _within(self.unread.values(), limit, max_bytes)
 
-    def release(self, ids: Iterable[str]) -> None:
-        """The hand-over failed: the messages can be taken again."""
+    def take_lost(self) -> int:
+        """How many losses nobody was told of, or is being told of; they are told once the hand-over is confirmed."""
+        taken = self.lost_untold - self._lost_handed
+        self._lost_handed = self.lost_untold
+        return taken
+
+    def release(self, ids: Iterable[str], lost: int = 0) -> None:
+        """The hand-over failed: the messages can be taken again, and of so many losses somebody is still to be told."""
         self._handed.difference_update(ids)
+        self._lost_handed -= lost
 
     # --- applying ---
 
@@ -189,6 +202,7 @@ class Inbox:
                 above.append((message.at, message_id))
         self._handed.difference_update(read.ids)
         self.lost_untold = max(0, self.lost_untold - read.lost)
+        self._lost_handed = max(0, self._lost_handed - read.lost)
         self._trim_read_above()
         if not self.unread:
             self.read_elsewhere = []
@@ -290,6 +304,15 @@ class Inbox:
         """Up to where the broadcasts were read without a hole."""
         oldest = self.oldest_broadcast()
         return entry_before(oldest.at) if oldest else self.group
+
+    def left_behind(self, private: str, group: str) -> list[Message]:
+        """Unread messages that the store has no more: from before the first entry that each of the streams has."""
+        first, first_broadcast = entry_key(private), entry_key(group)
+        return [
+            message
+            for message in self.unread.values()
+            if entry_key(message.at) < (first_broadcast if message.kind == "broadcast" else first)
+        ]
 
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""

@@ -46,18 +46,18 @@ class JournalGone(OSError):
         super().__init__(errno.ENOENT, "the journal was removed", path)
 
 
-class Health(NamedTuple):
+class JournalHealth(NamedTuple):
     """Of a journal that somebody looks at from outside: bytes, and records that are damaged."""
 
     size: int
     damaged: int
 
 
-def look(path: str, name: str) -> Health:
+def look(path: str, name: str) -> JournalHealth:
     """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
     with open(path, "rb", _READ_SIZE) as file:
         _, _, damaged = Journal(path, name)._parse(file)
-        return Health(file.tell(), damaged)
+        return JournalHealth(file.tell(), damaged)
 
 
 class Journal:

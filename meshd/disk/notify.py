@@ -35,6 +35,7 @@ class NotifyLog:
         self._file = OpenFile()
         self._place: tuple[int, int] | None = None  # device and inode
         self._size = 0  # as last seen
+        self._turn = threading.Lock()  # of whoever writes
         self._lock = threading.Lock()  # of what follows
         self._lines: deque[bytes] = deque()
         self._begun = 0  # bytes of the first line that stand in the file already
@@ -64,9 +65,17 @@ class NotifyLog:
             self._bytes += len(line)
 
     def flush(self) -> None:
-        """Write what waits. Raises `OSError` when the disk takes no more of it."""
-        with self._file.used():
-            self._write()
+        """Write what waits. Raises `OSError` when the disk takes no more of it.
+
+        Does not wait for a thread that is at it already, which writes what was put meanwhile, too.
+        """
+        # Looked at again after each turn: whoever put lines during the turn has come in vain.
+        while self._lines and self._turn.acquire(blocking=False):
+            try:
+                with self._file.used():
+                    self._write()
+            finally:
+                self._turn.release()
 
     def _write(self) -> None:
         self._open()

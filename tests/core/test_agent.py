@@ -393,7 +393,7 @@ def text(message_id: str, **more: str) -> Fields:
 def test_a_bad_entry_does_not_stop_those_behind_it() -> None:
     """It is kept aside and told of, once, and the next message is delivered in the same step."""
     core = AgentCore("bob", KEYS)
-    assert receive(core, fields(from_="alice", msg=b"\xff"), text("a")) == ["Quarantine", "Journal", "Wake"]
+    assert receive(core, fields(from_="alice", msg=b"\xff"), text("a")) == ["Quarantine", "Commit", "Wake"]
     assert list(core.inbox.unread) == ["a"]
     assert "q:1-0" in core.inbox.seen
 
@@ -440,14 +440,14 @@ def test_a_bad_broadcast_and_a_bad_message_of_the_same_millisecond_are_both_told
     core = AgentCore("bob", KEYS)
     receive(core, fields(from_="alice", ts="1"))
     effects = core.receive_group([Malformed("1-0", "no text", ())], "1-0", NOW)
-    assert [type(effect).__name__ for effect in effects] == ["Quarantine", "Journal"]
+    assert [type(effect).__name__ for effect in effects] == ["Quarantine", "Commit"]
 
 
 def test_a_re_ping_of_an_unread_message_wakes_and_adds_nothing() -> None:
     """Of one that was read, it is a message like any other: the text must reach the agent again."""
     core = AgentCore("bob", KEYS)
     receive(core, text("a"))
-    assert receive(core, text("r1", about="a")) == ["Journal", "Wake"]
+    assert receive(core, text("r1", about="a")) == ["Commit", "Wake"]
     assert list(core.inbox.unread) == ["a"]
     for record in core.mark_read(["a"])[0].records:  # type: ignore[union-attr]
         core.apply(record)
@@ -558,7 +558,7 @@ def test_the_wake_names_the_senders_of_what_is_new() -> None:
     decoded = [decode(b"1-0", text("a"), KEYS, LIMIT)]
     assert Wake(frozenset({"alice"})) in core.receive(decoded, "1-0", NOW)
     receive(core, text("a"))
-    assert receive(core, text("a")) == ["Journal"]
+    assert receive(core, text("a")) == ["Commit"]
 
 
 def test_a_broadcast_on_a_private_stream_is_a_private_message() -> None:

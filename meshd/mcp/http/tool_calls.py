@@ -15,7 +15,7 @@ from meshd.mcp.daemon_client import DaemonGone
 from meshd.mcp.http.agents import Names
 from meshd.mcp.http.daemon_connection import Line
 from meshd.mcp.http.response import Exchange
-from meshd.mcp.session import Session
+from meshd.mcp.session import McpSession
 from meshd.mcp.tools import Tool
 
 
@@ -45,9 +45,11 @@ class SessionCall:
             self._exchange.hand_over(result, settle)
         return result
 
-    async def _once(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> tuple[Session, dict[str, Any]]:
+    async def _once(
+        self, tool: Tool, arguments: dict[str, Any], request_id: object
+    ) -> tuple[McpSession, dict[str, Any]]:
         control = await self._line.control()
-        session = Session(self._key, control)
+        session = McpSession(self._key, control)
         session.name = self._line.name
         return session, await session.call(tool, arguments, request_id)
 

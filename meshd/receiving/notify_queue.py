@@ -1,0 +1,83 @@
+"""The notify log of one agent, apart from its journal: lines that could not be written wait, and hold nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+
+from meshd.core.backoff import Backoff
+from meshd.core.records import Batch, Record
+from meshd.disk.notify import NotifyLog
+from meshd.disk.worker import DiskWorker, Sequel
+from meshd.receiving.health import NOTIFY, Health
+
+
+class NotifyQueue:
+    """`recover`, `offset` and `tell` are called from the threads that write, the rest from the loop.
+
+    `sequel` writes what waits, and is for the thread that has written the journal.
+    """
+
+    def __init__(self, notify: NotifyLog, disk: DiskWorker, health: Health) -> None:
+        self._log = notify
+        self._disk = disk
+        self._health = health
+        self.sequel = Sequel(notify.flush, self._flushed)
+        self._trouble: BaseException | None = None
+        self._ended = False
+        self._retrying: asyncio.Task[None] | None = None
+
+    def recover(self, records: Sequence[Record]) -> None:
+        """After a start: finish the last batch's lines, which a crash may have cut off. Whatever fails, waits."""
+        last = records[-1] if records else None
+        self._log.finish(*((lines_of(last), last.offset) if isinstance(last, Batch) else ([], 0)))
+
+    def offset(self) -> int:
+        """Where the next batch's lines will begin, as far as that is known."""
+        return self._log.offset()
+
+    def tell(self, batch: Batch) -> None:
+        """Let the batch's lines wait for the `sequel`."""
+        self._log.put(lines_of(batch))
+
+    def _flushed(self, error: BaseException | None) -> None:
+        """After each attempt: a log in trouble is said, and what waits is tried again."""
+        self._trouble = error
+        if error is not None and self._retrying is None and not self._ended:
+            self._say(error)
+            self._retrying = asyncio.get_running_loop().create_task(self._retry(), name="notify log")
+
+    def _say(self, error: BaseException) -> None:
+        where = getattr(error, "filename", None) or self._log.path
+        why = getattr(error, "strerror", None) or str(error)
+        # By the number, because to look would be work for the disk.
+        folder = "" if getattr(error, "errno", 0) == errno.EISDIR else f"; is there room in {os.path.dirname(where)}?"
+        self._health.say(NOTIFY, f"its notify log {where} cannot be written: {why}{folder}")
+
+    async def _retry(self) -> None:
+        backoff = Backoff(base=0.2, cap=5.0)
+        try:
+            while self._trouble is not None:
+                await asyncio.sleep(backoff.next())
+                try:
+                    await self._disk.run(self._log.flush)
+                    self._trouble = None
+                except OSError as error:
+                    self._trouble = error
+                    self._say(error)
+            self._health.well(NOTIFY)
+        finally:
+            self._retrying = None
+
+    async def end(self) -> None:
+        self._ended = True
+        if self._retrying is not None:
+            self._retrying.cancel()
+            await asyncio.gather(self._retrying, return_exceptions=True)
+        self._log.close()
+
+
+def lines_of(batch: Batch) -> list[str]:
+    return [*batch.lines, *(message.notify_line() for message in batch.messages)]
