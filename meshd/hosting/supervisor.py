@@ -54,7 +54,9 @@ class Supervisor:
         self.configuration = Configuration(settings, self.events)
         for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
             private_dir(folder)
-        self.instance = hosted_file.instance(os.path.join(paths.state_dir(), "instance"))
+        self.instance = hosted_file.instance(
+            os.path.join(paths.state_dir(), "instance"), os.path.join(paths.cache_dir(), "instance")
+        )
         self.keys = Keys(settings.prefix)
         self.embedded = None if settings.url else Embedded(paths.store_dir(), paths.store_socket_path())
         self.endpoint = self.embedded or endpoint.from_url(settings.url or "", settings.prefix)
