@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from meshctl.client import complain, connect
+from meshctl.client import complain, connect, socket
 from meshd import paths
 from meshd.disk.files import private_dir
 from meshd.errors import ConfigError, DaemonDown, MeshError
@@ -26,7 +26,7 @@ class NotStarted(DaemonDown):
     """It does not listen, and why."""
 
 
-def start() -> object:
+def start() -> socket:
     """A connection to the daemon, which is started if none listens. Raises `NotStarted` with its own words."""
     log_file = paths.daemon_log()
     with alone():
@@ -64,7 +64,7 @@ def alone() -> Iterator[None]:
         os.close(fd)
 
 
-def _by_service() -> object | None:
+def _by_service() -> socket | None:
     """A connection to the daemon as the installed service has started it; None if there is none, or it failed."""
     from meshctl.service import here
 

@@ -15,6 +15,7 @@
     ├─ NotAllowed                 not_allowed          7    another daemon holds the name, or another user asks
     ├─ Full                       full                 1    a bound of ours was met (pending entries, disk)
     ├─ Unreadable                 unreadable           1    a state file is damaged, or newer than we are
+    ├─ Unavailable                unavailable          4    this agent's mail cannot be had now
     ├─ ConfigError                config               78   the daemon cannot start with this configuration
     │  └─ NotReloaded             config               1    the one that is read again is wrong; the old one is kept
     ├─ AlreadyRunning             already_running      0    another daemon holds the lock
@@ -129,6 +130,12 @@ class Full(MeshError):
 
 class Unreadable(MeshError):
     kind = "unreadable"
+
+
+class Unavailable(MeshError):
+    kind = "unavailable"
+    exit_code = 4
+    retryable = True
 
 
 class ConfigError(MeshError):

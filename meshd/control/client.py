@@ -12,11 +12,12 @@ import os
 import secrets
 import socket
 
-from meshd.commands.base import Handover, Printed
+from meshd.commands.base import Printed
 from meshd.control.connection import Connection
 from meshd.errors import MeshError
 from meshd.hosting.sessions import Session
 from meshd.observing.background import Background
+from meshd.receiving.handover import Delivery
 from meshd.system.sockets import untaken
 
 # After this long, an answer that the client has taken out of the socket counts as handed over.
@@ -35,8 +36,8 @@ class Client:
         self.connection = connection
         self.name: str | None = None
         self.session: Session | None = None
-        self.receipts: dict[str, Handover] = {}
-        self._implicit: list[Handover] = []
+        self.receipts: dict[str, Delivery] = {}
+        self._implicit: list[Delivery] = []
         self._gone = False
         self._background = background
         self._acks: dict[int, asyncio.Future[None]] = {}
@@ -44,7 +45,7 @@ class Client:
 
     # --- programs ---
 
-    def hand_over(self, handover: Handover, *, explicit: bool) -> str | None:
+    def hand_over(self, handover: Delivery, *, explicit: bool) -> str | None:
         """Remember an answer with mail in it. Explicit: until `confirm`. Else: until it was taken, or at once."""
         if self._gone:
             handover.release()
@@ -70,7 +71,7 @@ class Client:
         for handover in handovers:
             self._confirm(handover)
 
-    def _confirm(self, handover: Handover) -> None:
+    def _confirm(self, handover: Delivery) -> None:
         self._background.start(_confirmed(handover), "confirming what was taken")
 
     def _if_taken(self) -> None:
@@ -120,7 +121,7 @@ def _unread_by_peer(transport: asyncio.Transport) -> int:
     return untaken(transport.get_extra_info("socket").fileno())
 
 
-async def _linger(handovers: list[Handover], fd: int) -> None:
+async def _linger(handovers: list[Delivery], fd: int) -> None:
     """The connection ended with a last answer in it: confirm if the client read that, release if it did not."""
     with socket.socket(fileno=fd) as ended:
         with contextlib.suppress(OSError):
@@ -139,7 +140,7 @@ async def _linger(handovers: list[Handover], fd: int) -> None:
             handover.release()
 
 
-async def _confirmed(handover: Handover) -> None:
+async def _confirmed(handover: Delivery) -> None:
     """Read, as far as the disk and the lease allow; else it is unread again, which whoever reads next is told."""
     with contextlib.suppress(MeshError):
         await handover.confirm()

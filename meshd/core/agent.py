@@ -6,7 +6,7 @@ executor has put on the disk. Whoever crashes in between finds the state of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
@@ -34,7 +34,9 @@ from meshd.core.text import one_line
 from meshd.errors import Full
 
 PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
+# Of unread messages in one record of a snapshot: whoever encodes one holds up everybody else for so long.
 SNAPSHOT_CHUNK = 200
+SNAPSHOT_BYTES = 1 << 18
 
 
 class Commit(NamedTuple):
@@ -187,9 +189,9 @@ class AgentCore:
         malformed = [e for e in entries if isinstance(e, Malformed) and _mark(e, batch) in batch.seen]
         return [Quarantine(malformed), Commit([batch])] if malformed else [Commit([batch])]
 
-    def tick(self, now: float) -> list[Effect]:
-        """What fell due in the ledger."""
-        due = self.ledger.due(now)
+    def tick(self, now: float, fallen: Collection[str] = ()) -> list[Effect]:
+        """What fell due in the ledger. `fallen`: entries that are due whatever the wall clock says by now."""
+        due = self.ledger.due(now, fallen)
         return [Commit(due)] if due else []
 
     def next_due(self) -> float | None:
@@ -239,6 +241,16 @@ class AgentCore:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
         return [Commit([elsewhere])]
 
+    def take_left(self, messages: Sequence[Message], until: Position | None, now: float) -> list[Effect]:
+        """Unread mail that only the disk of the previous holder had; with `until`, all that is not in the store."""
+        inbox = self.inbox
+        fresh = [message for message in messages if not inbox.is_duplicate(message.id)]
+        position = until if until is not None and inbox.is_behind(until) else None
+        if not fresh and position is None:
+            return []
+        batch = Batch(now=now, position=position, messages=fresh)
+        return [Commit([batch]), *([Wake(frozenset(message.sender for message in fresh))] if fresh else [])]
+
     def adopt(self, entries: Sequence[Entry]) -> list[Effect]:
         """Pending entries of agent-mesh 0.1, taken over once."""
         return [Commit([Opened(entry=entry) for entry in entries])] if entries else []
@@ -274,27 +286,36 @@ class AgentCore:
 
     # --- telling ---
 
-    def snapshot(self) -> list[Record]:
-        """Records that give the whole state: what a compacted journal holds."""
+    def snapshot(self) -> Iterator[Record]:
+        """Records that give the whole state: what a compacted journal holds.
+
+        They are made as they are asked for, and nothing may be applied until the last one was.
+        """
         inbox = self.inbox
-        unread = list(inbox.unread.values())
-        return [
-            Header(name=self.name, format=FORMAT),
-            Snapshot(
-                position=inbox.position,
-                group=inbox.group,
-                seen=inbox.seen,
-                read_above=inbox.read_above,
-                group_above=inbox.group_above,
-                read_elsewhere=inbox.read_elsewhere,
-                counts=inbox.counts,
-                unsure=inbox.unsure,
-                lost_total=inbox.lost_total,
-                lost_untold=inbox.lost_untold,
-                entries=list(self.ledger.entries.values()),
-            ),
-            *(Unread(messages=unread[i : i + SNAPSHOT_CHUNK]) for i in range(0, len(unread), SNAPSHOT_CHUNK)),
-        ]
+        yield Header(name=self.name, format=FORMAT)
+        yield Snapshot(
+            position=inbox.position,
+            group=inbox.group,
+            seen=inbox.seen,
+            read_above=inbox.read_above,
+            group_above=inbox.group_above,
+            read_elsewhere=inbox.read_elsewhere,
+            counts=inbox.counts,
+            unsure=inbox.unsure,
+            lost_total=inbox.lost_total,
+            lost_untold=inbox.lost_untold,
+            entries=list(self.ledger.entries.values()),
+        )
+        messages: list[Message] = []
+        size = 0
+        for message in inbox.unread.values():
+            messages.append(message)
+            size += message.size
+            if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
+                yield Unread(messages=messages)
+                messages, size = [], 0
+        if messages:
+            yield Unread(messages=messages)
 
     def read_record(self) -> Moved:
         """How far this name was read, for the daemon that hosts it next."""

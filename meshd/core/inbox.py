@@ -49,6 +49,7 @@ class Inbox:
         self.position = Position()
         self.group: str | None = None
         self.unread: dict[str, Message] = {}
+        self.unread_bytes = 0  # of their texts
         # The same messages by where they came from: each stream's oldest unread one is asked for at every step.
         self._private: dict[str, Message] = {}
         self._broadcasts: dict[str, Message] = {}
@@ -143,6 +144,11 @@ class Inbox:
         taken = _within(free, limit, max_bytes)
         self._handed.update(message.id for message in taken)
         return taken
+
+    def has_free(self, *, direct: bool = False) -> bool:
+        """Whether `take` would find something."""
+        unread = self._private if direct else self.unread
+        return any(message_id not in self._handed for message_id in unread)
 
     @property
     def free(self) -> int:
@@ -261,12 +267,15 @@ class Inbox:
         return self._broadcasts if message.kind == "broadcast" else self._private
 
     def _add(self, message: Message) -> None:
+        before = self.unread.get(message.id)
         self.unread[message.id] = self._stream_of(message)[message.id] = message
+        self.unread_bytes += message.size - (before.size if before is not None else 0)
 
     def _drop(self, message_id: str) -> Message | None:
         message = self.unread.pop(message_id, None)
         if message is not None:
             del self._stream_of(message)[message_id]
+            self.unread_bytes -= message.size
         return message
 
     def _remember(self, message_id: str, sender: str) -> None:
@@ -295,6 +304,15 @@ class Inbox:
         """Up to where the broadcasts were read without a hole."""
         oldest = self.oldest_broadcast()
         return entry_before(oldest.at) if oldest else self.group
+
+    def left_behind(self, private: str, group: str) -> list[Message]:
+        """Unread messages that the store has no more: from before the first entry that each of the streams has."""
+        first, first_broadcast = entry_key(private), entry_key(group)
+        return [
+            message
+            for message in self.unread.values()
+            if entry_key(message.at) < (first_broadcast if message.kind == "broadcast" else first)
+        ]
 
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""

@@ -36,7 +36,7 @@ class Now(NamedTuple):
         return max(abs(self.wall - then.wall), self.mono - then.mono)
 
 
-class State(enum.Enum):
+class LeaseState(enum.Enum):
     WANTED = "wanted"  # not known to be ours: nothing is received or handed out
     HELD = "held"  # ours, as the store said a moment ago
     DOUBTFUL = "doubtful"  # ours when the store was last asked: received, and asked again before it is handed out
@@ -57,13 +57,12 @@ class Lease:
     `alone`: no other daemon can reach the store, so that a lease which ran out while the store was away is nobody's.
     """
 
-    def __init__(self, *, alone: bool = False, ttl: float = TTL, sure: float = SURE) -> None:
+    def __init__(self, *, alone: bool = False) -> None:
         self._alone = alone
-        self._ttl = ttl
-        self._sure = sure
         self._proven: Now | None = None  # when that was asked which the store answered by "yours"
         self._ours = False
         self._gone = False
+        self._yields = Mono(float("-inf"))
 
     # --- what the store answered ---
 
@@ -85,28 +84,28 @@ class Lease:
         """The store says that nobody holds the name, or somebody else does: it must be acquired anew."""
         self._ours = False
 
-    def doubt(self) -> None:
-        """Somebody says that the name was taken over: believe the store, not the saying."""
-        if self._proven is not None:
-            self._proven = Now(self._proven.wall, Mono(self._proven.mono - self._sure))
+    def yield_until(self, then: Mono) -> None:
+        """Another daemon has the name, and waits until then for our last word: what was handed out may be confirmed."""
+        self._yields = then
 
     def end(self) -> None:
-        """Another daemon has the name, or it was given up."""
+        """Another daemon has the name, or it was given up: our last word was said."""
         self._ours = False
         self._gone = True
+        self._yields = Mono(float("-inf"))
 
     # --- what follows from that ---
 
-    def state(self, now: Now) -> State:
+    def state(self, now: Now) -> LeaseState:
         if self._gone:
-            return State.GONE
+            return LeaseState.GONE
         if not self._ours or not self._lasts(now):
-            return State.WANTED
+            return LeaseState.WANTED
         assert self._proven is not None
-        return State.HELD if now.since(self._proven) <= self._sure else State.DOUBTFUL
+        return LeaseState.HELD if now.since(self._proven) <= SURE else LeaseState.DOUBTFUL
 
     def _lasts(self, now: Now) -> bool:
-        return self._proven is not None and now.since(self._proven) <= self._ttl
+        return self._proven is not None and now.since(self._proven) <= TTL
 
     @property
     def ours(self) -> bool:
@@ -114,26 +113,39 @@ class Lease:
         return self._ours
 
     @property
+    def was_ours(self) -> bool:
+        """Whether it was ever ours since this daemon has started."""
+        return self._proven is not None
+
+    @property
     def gone(self) -> bool:
         return self._gone
 
     def may_receive(self, now: Now) -> bool:
         """Whether entries may be taken in. What is taken in and not handed out harms nobody."""
-        return self.state(now) in (State.HELD, State.DOUBTFUL)
+        return self.state(now) in (LeaseState.HELD, LeaseState.DOUBTFUL)
 
     def may_hand_out(self, now: Now, *, reachable: bool) -> bool:
-        """Whether mail may be handed out, or a hand-over confirmed, with no question before. `reachable`: the store."""
+        """Whether mail may be handed out with no question before. `reachable`: the store."""
         state = self.state(now)
         if reachable:
-            return state is State.HELD
-        return state in (State.HELD, State.DOUBTFUL) or (self._alone and state is not State.GONE)
+            return state is LeaseState.HELD
+        return state in (LeaseState.HELD, LeaseState.DOUBTFUL) or (self._alone and state is not LeaseState.GONE)
+
+    def may_confirm(self, now: Now, *, reachable: bool) -> bool:
+        """Whether a hand-over may be confirmed with no question before."""
+        return self.may_hand_out(now, reachable=reachable) or self.yields_for(now.mono) > 0
+
+    def yields_for(self, mono: Mono) -> float:
+        """For so many seconds the new holder still waits for our last word."""
+        return max(0.0, self._yields - mono)
 
     def asks(self, now: Now) -> Ask:
         """What the store must be asked before mail is handed out."""
         match self.state(now):
-            case State.HELD:
+            case LeaseState.HELD:
                 return Ask.NOTHING
-            case State.DOUBTFUL:
+            case LeaseState.DOUBTFUL:
                 return Ask.RENEW
             case _:
                 return Ask.ACQUIRE

@@ -41,6 +41,11 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     sid: str | None = None
     n: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
     def public(self, keys: Keys) -> dict[str, object]:
         """For programs: what `--json` and the control socket show."""
         shown: dict[str, object] = {
@@ -119,6 +124,23 @@ def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int
     sender = fields.get(b"from", b"").decode("ascii", "replace")
     sid, n = _count(fields) if is_name(sender) else (None, 0)
     return Malformed(at, reason, raw, sender if sid else "", sid, n)
+
+
+def encode(message: Message, keys: Keys) -> list[str]:
+    """The fields of a message as they stood in its entry, flat: what `decode` makes the same message of."""
+    fields = ["from", message.sender, "msg", message.text, "ts", repr(message.ts), "id", message.id]
+    for name in ("to", "re", "thread", "about", "sid"):
+        if (value := getattr(message, name)) is not None:
+            fields += (name, value)
+    if message.sid is not None:
+        fields += ("n", str(message.n))
+    if message.expect_reply:
+        fields += ("expect_reply", "1")
+    if message.deadline is not None:
+        fields += ("deadline", repr(message.deadline))
+    if message.request:
+        fields += ("reply_to", keys.reply(message.id))
+    return fields
 
 
 def decode_reply(flat: Sequence[bytes], limit: int) -> Reply | str:

@@ -27,6 +27,7 @@ from meshd.core.wake import RUNGS
 from meshd.errors import MeshError
 from meshd.mcp.daemon_client import Control
 from meshd.mcp.session import Context, McpSession, server
+from meshd.observing.background import Background
 
 log = logging.getLogger("meshd.mcp")
 
@@ -65,14 +66,11 @@ class Gateway:
             facts = msgspec.structs.asdict(opening)
             del facts["session"]
             await session.open(**facts)
-            ended = asyncio.create_task(control.wait_closed())
-            served = asyncio.create_task(conversation.run(self._server, channel="channel" in opening.rungs))
+            background = Background(log)
+            ended = background.start(control.wait_closed(), "waiting for the daemon's end")
+            served = background.start(conversation.run(self._server, channel="channel" in opening.rungs), "a session")
             await asyncio.wait([ended, served], return_when=asyncio.FIRST_COMPLETED)
-            for task in (ended, served):
-                task.cancel()
-            for outcome in await asyncio.gather(ended, served, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    log.error("a session failed", exc_info=outcome)
+            await background.end()
         except MeshError as error:
             log.warning("a session was refused: %s", error.message)
             conversation.say("$mesh/refused", {"what": error.message, "then": error.hint})

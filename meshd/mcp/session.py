@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
+import anyio
 import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -19,7 +20,12 @@ from meshd import __version__
 from meshd.errors import Full, MeshError, NotAllowed, UsageError
 from meshd.mcp.daemon_client import Control, DaemonError, encoded
 from meshd.mcp.marking import escape, quoted
-from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
+from meshd.mcp.parameters import input_schema
+from meshd.mcp.tools import TOOLS, Tool, instructions
+from meshd.observing.background import Background
+from meshd.system.clock import mono
+
+log = logging.getLogger("meshd.mcp")
 
 NAME = "agent-mesh"
 PROGRESS_EVERY = 5.0
@@ -30,7 +36,7 @@ _AT_HAND: dict[str, Any] = {"anthropic/alwaysLoad": True}  # Claude Code shows a
 
 def _listed(tool: Tool) -> ListedTool:
     shown = ListedTool(
-        name=tool.name, description=tool.help, input_schema=input_schema(tool), output_schema=tool.output
+        name=tool.name, description=tool.help, input_schema=input_schema(tool.args), output_schema=tool.output
     )
     if tool.first:
         shown.meta = _AT_HAND
@@ -172,18 +178,20 @@ async def _progress(ctx: Context, tool: Tool, arguments: dict[str, Any]) -> Asyn
         yield
         return
     total = arguments.get(tool.waits)
-    told = asyncio.create_task(_tell_progress(ctx, float(total) if isinstance(total, int | float) else None))
+    background = Background(log)
+    background.start(_tell_progress(ctx, float(total) if isinstance(total, int | float) else None), "telling progress")
     try:
         yield
     finally:
-        told.cancel()
+        background.cancel()
 
 
 async def _tell_progress(ctx: Context, total: float | None) -> None:
-    started = time.monotonic()
-    while True:
-        await ctx.session.report_progress(round(time.monotonic() - started, 1), total, "waiting")
-        await asyncio.sleep(PROGRESS_EVERY)
+    started = mono()
+    with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the client has gone
+        while True:
+            await ctx.session.report_progress(round(mono() - started, 1), total, "waiting")
+            await asyncio.sleep(PROGRESS_EVERY)
 
 
 def server() -> Server[Callers]:

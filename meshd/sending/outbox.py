@@ -29,13 +29,18 @@ _TIMES = ("expect_reply", "deadline")  # how long the sender waits is not what i
 class Outbox:
     """All sends of this daemon. `incarnation` names this run of it in every message it sends."""
 
-    def __init__(self, settings: Settings, keys: Keys, commands: Commands, incarnation: str) -> None:
-        self.settings = settings
+    def __init__(self, settings: Callable[[], Settings], keys: Keys, commands: Commands, incarnation: str) -> None:
+        self._settings = settings
         self._keys = keys
         self._commands = commands
         self._incarnation = incarnation
         self._counts: dict[tuple[str, str], int] = {}
         self._lanes = Lanes()
+
+    @property
+    def settings(self) -> Settings:
+        """Those that hold now."""
+        return self._settings()
 
     async def send(
         self, out: Outgoing, deadline: float = DEADLINE, *, first: Callable[[], Awaitable[None]] | None = None

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from meshd.commands.base import Handover
 from meshd.control.client import Client
 from meshd.control.connection import Connection, Request
 from meshd.errors import NotFound
 from meshd.observing.background import Background
+from meshd.receiving.handover import Handover
 from tests.helper import eventually
 
 Answer = dict[str, Any]

@@ -228,7 +228,15 @@ def host(
 ) -> Invocation[leases.Granted | leases.Withheld]:
     nonce = "0" * 32
     return leases.host(
-        keys, "bob", instance=daemon, ttl=LEASE_TTL, entry=entry, now=1000, takeover=takeover, nonce=nonce
+        keys,
+        "bob",
+        instance=daemon,
+        ttl=LEASE_TTL,
+        entry=entry,
+        now=1000,
+        takeover=takeover,
+        nonce=nonce,
+        cursor="0-0",
     )
 
 
@@ -252,6 +260,7 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
     """Held until it is released, expires or is taken over; whoever is not the holder is told who is.
 
     Only the holder renews, and only the holder writes over what another daemon said of how far the name was read.
+    Whoever may have held it until now is told: the holder, or, where the lease is gone, who wrote the last word.
     """
     with server.client() as client:
         keys = Keys(f"lease{next(examples)}")
@@ -273,8 +282,10 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
                 entry = b"" if hidden else f"entry of {daemon}".encode()
                 reply = run(client, host(keys, daemon, entry, takeover=takeover))
                 if free or takeover:
-                    assert reply == leases.Granted(place, group_last.decode(), "" if free else holder or "")
-                    told += not free
+                    before = holder if holder is not None else writer
+                    previous = "" if before == daemon else before
+                    assert reply == leases.Granted(place, group_last.decode(), previous, told, told, False)
+                    told += previous != ""
                     holder, registered = daemon, entry or registered
                 else:
                     assert reply == leases.Withheld(holder or "", registered)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from meshd.store.scripts.answers import ANSWER, HANG_UP, TAKE, WITHDRAW
-from meshd.store.scripts.leases import HOST, POSITION, RENEW
+from meshd.store.scripts.leases import COUNTS, HOST, POSITION, RENEW
 from meshd.store.scripts.script import Script
 from meshd.store.scripts.sending import SEND
 
-ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, ANSWER, TAKE, WITHDRAW, HANG_UP)
+ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, COUNTS, ANSWER, TAKE, WITHDRAW, HANG_UP)

@@ -1,10 +1,13 @@
 -- Takes a name for this daemon, or tells who holds it.
 --
 -- Its parameters: leases.py.
--- Returns {1, read record or '', last id of the group, previous holder or ''}, or {0, holder, its registry or ''}.
+-- Returns {1, read record or '', last id of the group, previous holder or '', entries ever added to the name's stream,
+-- how many of those that it has stand behind ARG.cursor, 1 if the last holder has left mail}, or {0, holder, its
+-- registry or ''}.
 --
 -- Lua does not roll back: everything is read before anything is written, so that a key of a wrong type takes no name.
 local holder = redis.call('GET', KEY.lease)
+local read = redis.call('GET', KEY.read) or ''
 local previous = ''
 if holder and holder ~= ARG.instance then
   if ARG.takeover ~= '1' then
@@ -12,17 +15,34 @@ if holder and holder ~= ARG.instance then
     return {0, holder, type(registry) == 'string' and registry or ''}
   end
   previous = holder
+elseif not holder then
+  -- A holder that did not give the name up may be there all the same, and not know that its lease is gone.
+  local sound, record = pcall(cjson.decode, read)
+  if sound and type(record) == 'table' and type(record.h) == 'string' and record.h ~= ARG.instance then
+    previous = record.h
+  end
 end
-local read = redis.call('GET', KEY.read) or ''
 local last = '0-0'
 local tail = redis.call('XREVRANGE', KEY.group, '+', '-', 'COUNT', 1)
 if #tail > 0 then
   last = tail[1][1]
 end
 redis.call('ZRANGEBYSCORE', KEY.presence, 0, 0)
-if previous ~= '' then
-  redis.call('XREVRANGE', KEY.stream, '+', '-', 'COUNT', 1)
+local added, behind = 0, redis.call('XLEN', KEY.stream)
+if behind > 0 then
+  if ARG.cursor ~= '0-0' then
+    behind = #redis.call('XRANGE', KEY.stream, '(' .. ARG.cursor, '+')
+  end
 end
+if redis.call('EXISTS', KEY.stream) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEY.stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'entries-added' then
+      added = info[i + 1]
+    end
+  end
+end
+local left = redis.call('EXISTS', KEY.left)
 
 redis.call('SET', KEY.lease, ARG.instance, 'EX', ARG.ttl)
 if ARG.entry ~= '' then
@@ -34,4 +54,4 @@ if previous ~= '' then
   redis.call('XADD', KEY.stream, 'MAXLEN', '~', CONST.MAXLEN, '*', 'from', ARG.name, 'msg_type', 'ping', 'nonce',
     ARG.nonce, 'ts', ARG.now, 'moved', ARG.instance)
 end
-return {1, read, last, previous}
+return {1, read, last, previous, added, behind, left}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from meshd.core.inbox import StreamInfo
 from meshd.core.names import Keys
 from meshd.core.wire import MAXLEN
 from meshd.store import replies
@@ -12,12 +13,17 @@ from meshd.store.scripts.script import Invocation, Script
 
 class Granted(NamedTuple):
     """The name is this daemon's. `read` is the read record, `group_last` the group's last entry; both as they stand
-    in the store, `read` empty if there is none. `previous`: the instance that it was taken from, or empty.
+    in the store, `read` empty if there is none. `previous`: the instance that it was taken from, or empty. `added`:
+    entries that the name's stream ever had, of which it still has `behind` that stand behind the cursor. `left`:
+    whether the last holder has left mail.
     """
 
     read: bytes
     group_last: str
     previous: str
+    added: int
+    behind: int
+    left: bool
 
 
 class Withheld(NamedTuple):
@@ -34,6 +40,7 @@ class _HostKeys(NamedTuple):
     read: str
     group: str
     stream: str  # the name's
+    left: str
 
 
 class _HostArgs(NamedTuple):
@@ -44,11 +51,13 @@ class _HostArgs(NamedTuple):
     now: str
     takeover: int
     nonce: str  # of the ping that tells the holder
+    cursor: str  # an entry id in the name's stream
 
 
 def _read_host(reply: object) -> Granted | Withheld:
-    if isinstance(reply, list) and len(reply) == 4 and reply[0] == 1:
-        return Granted(*replies.row(reply[1:], bytes, str, str))
+    if isinstance(reply, list) and len(reply) == 7 and reply[0] == 1:
+        read, last, previous, added, behind, left = replies.row(reply[1:], bytes, str, str, int, int, int)
+        return Granted(read, last, previous, added, behind, bool(left))
     if isinstance(reply, list) and len(reply) == 3 and reply[0] == 0:
         return Withheld(*replies.row(reply[1:], str, bytes))
     raise replies.Garbled(reply, "whose a name is")
@@ -65,9 +74,21 @@ HOST = Script(
 
 
 def host(
-    keys: Keys, name: str, *, instance: str, ttl: int, entry: bytes, now: float, takeover: bool, nonce: str
+    keys: Keys,
+    name: str,
+    *,
+    instance: str,
+    ttl: int,
+    entry: bytes,
+    now: float,
+    takeover: bool,
+    nonce: str,
+    cursor: str,
 ) -> Invocation[Granted | Withheld]:
-    """Take a name for `ttl` seconds from `now`, wall seconds; with `takeover` from whoever holds it."""
+    """Take a name for `ttl` seconds from `now`, wall seconds; with `takeover` from whoever holds it.
+
+    `cursor`: an entry id in its stream, behind which the entries are counted.
+    """
     return HOST(
         _HostKeys(
             lease=keys.lease(name),
@@ -76,6 +97,7 @@ def host(
             read=keys.read(name),
             group=keys.group,
             stream=keys.inbox(name),
+            left=keys.left(name),
         ),
         _HostArgs(
             instance=instance,
@@ -85,6 +107,7 @@ def host(
             now=f"{now:.3f}",
             takeover=int(takeover),
             nonce=nonce,
+            cursor=cursor,
         ),
     )
 
@@ -139,3 +162,31 @@ def position(keys: Keys, name: str, *, instance: str, record: bytes, ttl: int) -
         _PositionKeys(lease=keys.lease(name), read=keys.read(name)),
         _PositionArgs(instance=instance, record=record, ttl=ttl),
     )
+
+
+class Beginning(NamedTuple):
+    """The id of a stream's first entry, empty if it has none; and its counts."""
+
+    first: str
+    info: StreamInfo
+
+
+class _CountsKeys(NamedTuple):
+    stream: str
+
+
+class _CountsArgs(NamedTuple):
+    pass
+
+
+def _read_counts(reply: object) -> Beginning:
+    first, length, added, last = replies.row(reply, str, int, int, str)
+    return Beginning(first, StreamInfo(length, added, last))
+
+
+COUNTS = Script("counts", _CountsKeys, _CountsArgs, _read_counts, wrote=lambda found: False)
+
+
+def counts(stream: str) -> Invocation[Beginning]:
+    """Where a stream begins, and its counts."""
+    return COUNTS(_CountsKeys(stream), _CountsArgs())

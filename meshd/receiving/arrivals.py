@@ -1,0 +1,41 @@
+"""What the store has for an agent at this moment: waited for by whoever is about to read its mail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from meshd.core.names import Keys
+from meshd.errors import StoreError
+from meshd.receiving.agent import Agent
+from meshd.receiving.broadcasts import GroupReader
+from meshd.store.commands import Commands
+
+_FRESH = 2.0  # seconds that a reading command waits for what the store already has
+
+
+class Arrivals:
+    """Asks the store how far its streams go."""
+
+    def __init__(self, keys: Keys, commands: Commands, group: GroupReader) -> None:
+        self._keys = keys
+        self._commands = commands
+        self._group = group
+
+    async def fresh(self, agent: Agent) -> None:
+        """Wait until the agent has what the store had at this moment, if the store answers at all."""
+        commands, keys, group = self._commands, self._keys, self._group
+        with contextlib.suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(_FRESH):
+                if not commands.up.is_set():
+                    return
+                last, group_last = await asyncio.gather(
+                    commands.call("XREVRANGE", keys.inbox(agent.name), "+", "-", "COUNT", 1),
+                    commands.call("XREVRANGE", keys.group, "+", "-", "COUNT", 1),
+                )
+                with agent.waiting() as changed:
+                    while agent.gone is None and not (
+                        agent.reader.has_read(last) and group.has_read(agent, group_last)
+                    ):
+                        await changed.wait()
+                        changed.clear()
