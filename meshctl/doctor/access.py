@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from meshd.core.names import Keys, new_id
 from meshd.errors import StoreError
-from meshd.store.link import Forbidden, Link
+from meshd.store.link import Link
+from meshd.store.refusals import Forbidden
 from meshd.store.scripts import answers
 
 _TTL = 10  # seconds

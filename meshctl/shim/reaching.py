@@ -5,7 +5,7 @@ import select
 import sys
 import time
 
-from meshctl.client import AF_UNIX, SOCK_STREAM, connect, socket
+from meshctl.client import AF_UNIX, SOCK_STREAM, connect, socket, write
 from meshctl.shim.unanswered import parsed
 from meshd import paths
 
@@ -29,7 +29,7 @@ class Ended(Exception):
 
 
 class _Waiting:
-    """Where a signal may end us: only where we wait, so that none comes between making something and keeping it."""
+    """A place where a signal may end us: only there, so that none comes between making something and keeping it."""
 
     def __enter__(self) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
@@ -182,10 +182,16 @@ def _connect_to(path: str) -> "socket | None":
     return connection
 
 
-def _connect(connection: socket, path: str) -> None:
-    """Waits while the queue of who listens there is full."""
+def _connect(connection: "socket", path: str) -> None:
+    """Waits while its queue is full."""
     with WAITING:
         connection.connect(path)
+
+
+def give(line: bytes) -> None:
+    """To the client, whenever it reads."""
+    with WAITING:
+        write(1, line)
 
 
 def on_signals(handler: "Any") -> None:

@@ -21,7 +21,7 @@ from meshd.receiving.handover import Delivery
 SESSION_BYTES = 24 * 1024
 
 
-class Callers(NamedTuple):
+class Authority(NamedTuple):
     """What it is decided by who a caller is, and for whom it may speak and read."""
 
     names: Names
@@ -33,10 +33,12 @@ class RpcCall(Call):
     """A command called by a program: items become notifications `<method>.item`."""
 
     def __init__(
-        self, callers: Callers, client: Client, command: Command, request_id: Any, *, explicit: bool = False
+        self, authority: Authority, client: Client, command: Command, request_id: Any, *, explicit: bool = False
     ) -> None:
-        super().__init__(callers.names, callers.configuration, client.session.name if client.session else client.name)
-        self._sessions = callers.sessions
+        super().__init__(
+            authority.names, authority.configuration, client.session.name if client.session else client.name
+        )
+        self._sessions = authority.sessions
         self._client = client
         self._command = command
         self._id = None if request_id is msgspec.UNSET else request_id
@@ -82,14 +84,14 @@ class CliCall(Call):
 
     def __init__(
         self,
-        callers: Callers,
+        authority: Authority,
         supply: Callable[[type[tuple[Any, ...]]], tuple[Any, ...]],
         client: Client,
         environment: Mapping[str, str],
         given_id: str | None,
     ) -> None:
         """`supply` gives a command what it needs."""
-        super().__init__(callers.names, callers.configuration, environment.get("AGENT_MESH_NAME") or None, given_id)
+        super().__init__(authority.names, authority.configuration, environment.get("AGENT_MESH_NAME") or None, given_id)
         self._supply = supply
         self.environment = environment
         self._client = client

@@ -19,7 +19,7 @@ from meshd.commands.base import Params
 from meshd.commands.daemon import EventsParams, events
 from meshd.commands.status import Condition
 from meshd.commands.table import COMMANDS
-from meshd.control.calls import Callers, CliCall, RpcCall
+from meshd.control.calls import Authority, CliCall, RpcCall
 from meshd.control.client import Client
 from meshd.control.connection import Connection, Request, params_of
 from meshd.control.session_methods import SessionMethods
@@ -75,7 +75,7 @@ class Server:
     def __init__(self, supervisor: Supervisor, stop: Callable[[], None], managed_by: str) -> None:
         self._instance = supervisor.instance
         self._supply = supervisor.supply
-        self._callers = supervisor.supply(Callers)
+        self._authority = supervisor.supply(Authority)
         self.clients: dict[Connection, Client] = {}
         self._stop = stop
         self._managed_by = managed_by
@@ -93,7 +93,7 @@ class Server:
             "shutdown": self._shutdown,
             "down": self._shutdown,
             "version": self._hello,
-            **SessionMethods(self._callers, supervisor.gateway).table,
+            **SessionMethods(self._authority, supervisor.gateway).table,
         }
         self._methods = [*self._own, *(name for name, command in COMMANDS.items() if command.run)]
 
@@ -135,7 +135,7 @@ class Server:
     def _gone(self, client: Client, clean: bool) -> None:
         del self.clients[client.connection]
         client.gone(clean)
-        self._callers.sessions.close(client.session)
+        self._authority.sessions.close(client.session)
 
     async def _handle(self, connection: Connection, request: Request) -> Any:
         if self._ended:  # it was accepted in the last moment
@@ -151,7 +151,7 @@ class Server:
             raise _unknown(request.method, self._methods)
         params = params_of(request, command.params)
         explicit = b'"ack"' in bytes(request.params) and params_of(request, _Explicit).ack == "explicit"
-        call = RpcCall(self._callers, client, command, request.id, explicit=explicit)
+        call = RpcCall(self._authority, client, command, request.id, explicit=explicit)
         return call.give(await command.run(call, params, self._supply(command.needs)))
 
     def _note(self, connection: Connection, request: Request) -> bool:
@@ -199,7 +199,7 @@ class Server:
         return {"cancelled": client.connection.cancel(params_of(request, _Cancel).id)}
 
     async def _subscribe(self, client: Client, request: Request) -> dict[str, Any]:
-        call = RpcCall(self._callers, client, COMMANDS["events"], request.id)
+        call = RpcCall(self._authority, client, COMMANDS["events"], request.id)
         return (await events(call, EventsParams(follow=True), self._supply(Condition))).data
 
     async def _shutdown(self, client: Client, request: Request) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class Server:
     async def _cli(self, client: Client, request: Request) -> dict[str, Any]:
         p = params_of(request, _CliParams)
         given_id = p.id if p.id is not None and is_nonce(p.id) else None
-        call = CliCall(self._callers, self._supply, client, p.env, given_id)
+        call = CliCall(self._authority, self._supply, client, p.env, given_id)
         printed = await call.run(p.argv, p.stdin)
         printed = printed._replace(err=self._differing(p.env) + printed.err)
         ours = {"version": __version__, "pid": os.getpid(), "managed_by": self._managed_by}
@@ -225,7 +225,7 @@ class Server:
             how = f"write {paths.config_file()}, then: meshctl service restart"
         for key in ("redis_url", "prefix"):
             theirs = environment.get(f"AGENT_MESH_{key.upper()}")
-            if theirs and theirs != getattr(self._callers.configuration.current, key):
+            if theirs and theirs != getattr(self._authority.configuration.current, key):
                 said += (
                     f"warning: AGENT_MESH_{key.upper()} here is not what the daemon was started with; "
                     f"to change it: {how}\n"

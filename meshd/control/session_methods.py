@@ -12,7 +12,7 @@ from typing import Any
 from meshd.commands.base import Params
 from meshd.commands.register import Hosting, RegisterParams, register
 from meshd.commands.table import COMMANDS
-from meshd.control.calls import Callers, RpcCall
+from meshd.control.calls import Authority, RpcCall
 from meshd.control.client import Client
 from meshd.control.connection import Request, params_of
 from meshd.core.opening import Opening
@@ -31,9 +31,9 @@ class _Failed(Params):
 class SessionMethods:
     """`mcp.open` for a shim that looks for the gateway; `session.*` for the gateway itself."""
 
-    def __init__(self, callers: Callers, gateway: GatewayProcess) -> None:
-        self._callers = callers
-        self._sessions = callers.sessions
+    def __init__(self, authority: Authority, gateway: GatewayProcess) -> None:
+        self._authority = authority
+        self._sessions = authority.sessions
         self._gateway_process = gateway
         self.table: dict[str, Method] = {
             "mcp.open": self._gateway,
@@ -67,8 +67,8 @@ class SessionMethods:
         data: dict[str, Any] = {}
 
         async def host() -> None:
-            call = RpcCall(self._callers, client, COMMANDS["register"], request.id)
-            data.update((await register(call, params, Hosting(self._callers.names))).data)
+            call = RpcCall(self._authority, client, COMMANDS["register"], request.id)
+            data.update((await register(call, params, Hosting(self._authority.names))).data)
 
         await self._sessions.rename(session, params.name, host)
         return data

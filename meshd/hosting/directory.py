@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from meshd.core.backoff import Backoff
@@ -11,6 +10,7 @@ from meshd.core.names import Keys, is_name
 from meshd.errors import StoreError
 from meshd.hosting.entries import registered
 from meshd.store.commands import Commands
+from meshd.system import clock
 
 HOUSEKEEPING = 45.0  # seconds
 REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
@@ -41,7 +41,7 @@ class Directory:
 
         Costs an index range, a bounded piece of a scan for 0.1 programs, and one MGET, whatever else is stored.
         """
-        now = time.time()
+        now = clock.wall()
         await self._scan()
         floor = now - REMEMBERED if everyone else now
         index = await self._commands.call("ZRANGEBYSCORE", self._keys.presence, f"{floor:.3f}", "+inf", "WITHSCORES")
@@ -86,7 +86,7 @@ class Directory:
             await self._commands.up.wait()
             try:
                 await self._scan()
-                oldest = f"{time.time() - REMEMBERED:.3f}"
+                oldest = f"{clock.wall() - REMEMBERED:.3f}"
                 await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", oldest)
             except StoreError:
                 await asyncio.sleep(backoff.next())

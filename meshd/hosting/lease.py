@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-from meshd.core.backoff import Backoff
 from meshd.core.clock import Mono
-from meshd.core.lease import HANDOVER, RENEW_EVERY, TTL, Ask
+from meshd.core.lease import HANDOVER, TTL, Ask
 from meshd.core.message import Ping, entry_key
 from meshd.core.names import Keys, new_id
 from meshd.errors import MeshError, NotAllowed, NotFound, OutcomeUnknown, StoreDown, StoreError
 from meshd.hosting import entries, moving
 from meshd.hosting.moving import Moving
 from meshd.observing.background import Background
-from meshd.observing.outage import Outage
 from meshd.receiving.agent import Agent
 from meshd.receiving.changes import Changes
 from meshd.store.commands import Commands
@@ -31,7 +29,6 @@ from meshd.system.clock import mono, now
 
 log = logging.getLogger("meshd.lease")
 
-REGISTRY_PAUSE = 2.0  # seconds between two writings of registry entries that changed
 TAKEN = "another daemon took it over"
 _TRIED = 2.0  # seconds after its start in which it should be known whether the store is there
 _LAST_WORD = 0.4  # seconds of `HANDOVER` that are kept for writing down how far the name was read
@@ -58,17 +55,14 @@ class Leases:
         commands: Commands,
         waits: Waiters,
         instance: str,
-        agents: Mapping[str, Agent],
         changes: Changes,
     ) -> None:
         self._keys = keys
         self._commands = commands
         self._waits = waits
         self._instance = instance
-        self._agents = agents
         self._changes = changes
         self._moving = Moving(keys, commands, instance)
-        self._store_back = asyncio.Event()
         self._letting_go: dict[Agent, asyncio.Task[None]] = {}
         self.background = Background(log)
 
@@ -230,39 +224,7 @@ class Leases:
 
     # --- renewing ---
 
-    async def keep(self) -> None:
-        """Renew all leases in one go, every 45 s and whenever the store has come back, until cancelled."""
-        backoff, trouble = Backoff(), Outage(log)
-        while True:
-            try:
-                await self._commands.up.wait()
-                await self.renew(self._agents.values())
-            except StoreError as error:
-                # What everybody meets is said once, of the store.
-                if self._commands.up.is_set() and self._commands.refused is None:
-                    trouble.begin(f"leases: {error.message}")
-                await asyncio.sleep(backoff.next())
-                continue
-            backoff.reset()
-            trouble.end("leases are renewed again")
-            self._store_back.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_EVERY):
-                    await self._store_back.wait()
-
-    def renew_now(self) -> None:
-        """The store has come back, or takes writes again."""
-        self._store_back.set()
-
-    async def renew(self, agents: Iterable[Agent]) -> None:
-        """Renew each lease and registry entry; those that are not ours any more are asked for anew."""
-        held = [agent for agent in agents if agent.lease.ours]
-        answers = await asyncio.gather(*map(self._renewed, held), return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-
-    async def _renewed(self, agent: Agent) -> None:
+    async def renew(self, agent: Agent) -> None:
         asked = now()
         try:
             ours = await self._renew(agent, int(TTL))
@@ -274,7 +236,7 @@ class Leases:
         if ours:
             agent.lease.proven(asked)
         else:
-            self._lost(agent)
+            self.lost(agent)
 
     async def _renew(self, agent: Agent, ttl: int) -> bool:
         entry = entries.entry(agent)
@@ -282,7 +244,7 @@ class Leases:
             scripts.renew(self._keys, agent.name, instance=self._instance, ttl=ttl, entry=entry, now=now().wall)
         )
 
-    def _lost(self, agent: Agent) -> None:
+    def lost(self, agent: Agent) -> None:
         """The store says that the lease is not ours: nothing is received or handed out before it is."""
         agent.lease.lost()
         self.background.start(self._regain(agent), f"regain {agent.name}")
@@ -292,47 +254,6 @@ class Leases:
             await self.write_position(agent)
             if await self.acquire(agent):
                 self._changes.read(agent)
-
-    # --- telling the store what changed ---
-
-    async def run(self) -> None:
-        """Write read positions as soon as they change, registry entries at most every two seconds."""
-        next_registry = 0.0
-        backoff, changes = Backoff(), self._changes
-        while True:
-            await changes.wanted.wait()
-            changes.wanted.clear()
-            await self._commands.up.wait()
-            if await self._flush_positions():
-                backoff.reset()
-            else:
-                await asyncio.sleep(backoff.next())
-            if not changes.any_shown:
-                continue
-            pause = next_registry - mono()
-            if pause > 0:
-                asyncio.get_running_loop().call_later(pause, changes.wanted.set)
-                continue
-            next_registry = mono() + REGISTRY_PAUSE
-            try:
-                await self.renew(changes.take_shown())
-            except StoreError as error:
-                log.debug("registry not written: %s", error.message)  # the renewal writes it again
-
-    async def _flush_positions(self) -> bool:
-        """False if the store did not take them; they are wanted again."""
-        held = [agent for agent in self._changes.take_read() if agent.lease.ours]
-        answers = await asyncio.gather(*map(self.write_position, held), return_exceptions=True)
-        failed = False
-        for agent, answer in zip(held, answers, strict=True):
-            if isinstance(answer, StoreError):
-                failed = True
-                self._changes.read(agent)
-            elif isinstance(answer, BaseException):
-                raise answer
-            elif not answer:
-                self._lost(agent)
-        return not failed
 
     async def write_position(self, agent: Agent) -> bool:
         """Tell how far it was read; False if the name is not ours any more. Raises `StoreError`."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import time
 from typing import Any, TypeVar
 
 from meshd import paths
@@ -20,6 +19,7 @@ from meshd.hosting.configuration import Configuration
 from meshd.hosting.directory import Directory
 from meshd.hosting.lease import Leases
 from meshd.hosting.names import Names
+from meshd.hosting.renewal import Renewal
 from meshd.hosting.roster import Roster
 from meshd.hosting.sessions import Sessions
 from meshd.observing.background import Background
@@ -37,6 +37,7 @@ from meshd.store import endpoint
 from meshd.store.commands import Commands
 from meshd.store.embedded import Embedded
 from meshd.store.waits import Waiters
+from meshd.system import clock
 from meshd.system.clock import mono
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -48,7 +49,7 @@ class Supervisor:
     """All parts of one daemon, each under its own name. `run` is the daemon's life."""
 
     def __init__(self, settings: Settings) -> None:
-        self.started = time.time()
+        self.started = clock.wall()
         self.events = EventHub()
         self.configuration = Configuration(settings, self.events)
         for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
@@ -66,12 +67,13 @@ class Supervisor:
         self.requests = Requests(self.keys, self.outbox, self.waits)
         self.directory = Directory(self.keys, self.commands)
         self.group = GroupReader(self._settings, self.keys, self.endpoint, self.commands, self.directory.heard)
-        self.arrivals = Arrivals(self.keys, self.commands, self.group)
+        self.arrivals = Arrivals(self.keys, self.commands, self.group, self.instance)
         self.changes = Changes()
         self.agents: dict[str, Agent] = {}
         self.gateway = GatewayProcess()
         self._disk = DiskWorker()
-        self.leases = Leases(self.keys, self.commands, self.waits, self.instance, self.agents, self.changes)
+        self.leases = Leases(self.keys, self.commands, self.waits, self.instance, self.changes)
+        self.renewal = Renewal(self.commands, self.leases, self.agents, self.changes)
         shared = Shared(
             settings=self._settings,
             keys=self.keys,
@@ -116,8 +118,8 @@ class Supervisor:
         if self.embedded is not None:
             store.append(keep(self._keep_embedded, "embedded store"))
         work = [
-            keep(self.leases.run, "what the store is told"),
-            keep(self.leases.keep, "leases"),
+            keep(self.renewal.run, "what the store is told"),
+            keep(self.renewal.keep, "leases"),
             keep(self.directory.keep, "housekeeping"),
             keep(self.names.bring_back, "agents"),
             keep(self.gateway.run, "MCP gateway"),
@@ -157,11 +159,11 @@ class Supervisor:
     def _store_changed(self, up: bool) -> None:
         self.events.publish("store.up" if up else "store.down")
         if up:
-            self.leases.renew_now()
+            self.renewal.renew_now()
 
     def _refusal_changed(self, refused: bool) -> None:
         self.events.publish("store.refuses" if refused else "store.accepts")
-        self.leases.renew_now()  # the renewal is what finds out that writes are taken again
+        self.renewal.renew_now()  # the renewal is what finds out that writes are taken again
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

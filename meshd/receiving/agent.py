@@ -8,7 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from meshd.core.agent import AgentCore, Effect, Pong, Wake
+from meshd.core.agent import AgentCore
+from meshd.core.effects import Effect, Pong, Wake
 from meshd.core.lease import Lease
 from meshd.core.message import Ping
 from meshd.core.names import Keys

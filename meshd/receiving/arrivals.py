@@ -10,6 +10,8 @@ from meshd.errors import StoreError
 from meshd.receiving.agent import Agent
 from meshd.receiving.broadcasts import GroupReader
 from meshd.store.commands import Commands
+from meshd.store.scripts import latest as scripts
+from meshd.system.clock import now
 
 _FRESH = 2.0  # seconds that a reading command waits for what the store already has
 
@@ -17,8 +19,9 @@ _FRESH = 2.0  # seconds that a reading command waits for what the store already 
 class Arrivals:
     """Asks the store how far its streams go."""
 
-    def __init__(self, keys: Keys, commands: Commands, group: GroupReader) -> None:
+    def __init__(self, keys: Keys, commands: Commands, group: GroupReader, instance: str) -> None:
         self._keys = keys
+        self._instance = instance
         self._commands = commands
         self._group = group
 
@@ -29,13 +32,13 @@ class Arrivals:
             async with asyncio.timeout(_FRESH):
                 if not commands.up.is_set():
                     return
-                last, group_last = await asyncio.gather(
-                    commands.call("XREVRANGE", keys.inbox(agent.name), "+", "-", "COUNT", 1),
-                    commands.call("XREVRANGE", keys.group, "+", "-", "COUNT", 1),
-                )
+                asked = now()
+                latest = await commands.script(scripts.latest(keys, agent.name))
+                if latest.holder == self._instance:  # the same answer is what makes sure of the lease
+                    agent.lease.proven(asked)
                 with agent.waiting() as changed:
                     while agent.gone is None and not (
-                        agent.reader.has_read(last) and group.has_read(agent, group_last)
+                        agent.reader.has_read(latest.private) and group.has_read(agent, latest.group)
                     ):
                         await changed.wait()
                         changed.clear()

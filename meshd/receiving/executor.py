@@ -12,8 +12,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from meshd.core.agent import AgentCore, Commit, Effect, Quarantine
+from meshd.core.agent import AgentCore
 from meshd.core.backoff import Backoff
+from meshd.core.effects import Commit, Effect, Quarantine
 from meshd.core.records import Batch, Record
 from meshd.disk import quarantine
 from meshd.disk.journal import Journal, JournalGone

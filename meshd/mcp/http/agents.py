@@ -22,7 +22,7 @@ class _Shared:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Names:
+class AgentLines:
     """A line for each name in use, and one for requests that give none."""
 
     def __init__(self, daemon: Daemon) -> None:

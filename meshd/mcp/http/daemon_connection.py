@@ -82,7 +82,7 @@ class Line:
 
     @staticmethod
     def new_key() -> str:
-        """Names a session, so that ids made from it belong to nobody else."""
+        """AgentLines a session, so that ids made from it belong to nobody else."""
         return secrets.token_hex(16)
 
     async def control(self) -> Control:

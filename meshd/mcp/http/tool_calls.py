@@ -12,7 +12,7 @@ import msgspec
 from meshd.core.names import check_name
 from meshd.errors import UsageError
 from meshd.mcp.daemon_client import DaemonGone
-from meshd.mcp.http.agents import Names
+from meshd.mcp.http.agents import AgentLines
 from meshd.mcp.http.daemon_connection import Line
 from meshd.mcp.http.response import Exchange
 from meshd.mcp.session import McpSession
@@ -64,7 +64,7 @@ def _encoded(arguments: dict[str, Any]) -> bytes:
 class LoneCall:
     """Carries out a tool call of a request that stands alone."""
 
-    def __init__(self, names: Names, exchange: Exchange, name: str | None, request_key: str | None) -> None:
+    def __init__(self, names: AgentLines, exchange: Exchange, name: str | None, request_key: str | None) -> None:
         self._names = names
         self._exchange = exchange
         self._name = name

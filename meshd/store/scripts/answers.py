@@ -7,6 +7,7 @@ from typing import NamedTuple
 from meshd.core.names import Keys
 from meshd.core.wire import ANSWERS, ASKED_TTL, PONG_TTL, REPLY_TTL, TAKEN_TTL, Outgoing
 from meshd.store import replies
+from meshd.store.scripts.peeking import LARGE
 from meshd.store.scripts.script import Invocation, Script
 
 _BOUND = {"MAXLEN": ANSWERS}
@@ -24,7 +25,7 @@ class Given(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """An entry of a reply stream: its id, and its fields and values, flat."""
+    """An entry of a reply stream: its id, and its fields and values, flat; none of one that is too large."""
 
     id: str
     raw: list[bytes]
@@ -45,7 +46,7 @@ def _read_answer(reply: object) -> Given:
     else:
         (how,), asker = replies.row(reply, str), None
     if (how, asker is None) not in (("answered", True), ("taken", True), ("waits", False), ("late", False)):
-        raise replies.Garbled(reply, "what became of an answer")
+        raise replies.garbled(reply, "what became of an answer")
     return Given(how, asker)
 
 
@@ -79,7 +80,7 @@ class _TakeArgs(NamedTuple):
 
 def _read_take(answer: object) -> None:
     if answer != [b"taken"]:
-        raise replies.Garbled(answer, "that a reply was taken")
+        raise replies.garbled(answer, "that a reply was taken")
 
 
 TAKE = Script("take", _TakeKeys, _TakeArgs, _read_take, constants=_BOUND)
@@ -105,7 +106,7 @@ class _WithdrawArgs(NamedTuple):
 def _read_withdraw(answer: object) -> bool:
     (how,) = replies.row(answer, str)
     if how not in ("withdrawn", "taken"):
-        raise replies.Garbled(answer, "whether a reply was withdrawn")
+        raise replies.garbled(answer, "whether a reply was withdrawn")
     return bool(how == "withdrawn")
 
 
@@ -128,11 +129,11 @@ def _read_hang_up(answer: object) -> Kept | None:
         return None
     how, at, raw = replies.row(answer, str, str, list)
     if how != "kept" or not all(isinstance(part, bytes) for part in raw):
-        raise replies.Garbled(answer, "whether there is a reply")
+        raise replies.garbled(answer, "whether there is a reply")
     return Kept(at, raw)
 
 
-HANG_UP = Script("hang_up", _ReplyKeys, _HangUpArgs, _read_hang_up, lambda kept: kept is None)
+HANG_UP = Script("hang_up", _ReplyKeys, _HangUpArgs, _read_hang_up, lambda kept: kept is None, {"LARGE": LARGE})
 
 
 def hang_up(keys: Keys, out: Outgoing, first: str) -> Invocation[Kept | None]:

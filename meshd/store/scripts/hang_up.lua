@@ -5,7 +5,11 @@
 if not string.match(redis.call('GET', KEY.asked) or '', '^taken ') then
   local entries = redis.call('XRANGE', KEY.stream, ARG.first, '+', 'COUNT', 1)
   if #entries > 0 then
-    return {'kept', entries[1][1], entries[1][2]}
+    local id, fields, size = entries[1][1], entries[1][2], 0
+    for i = 1, #fields do
+      size = size + #fields[i]
+    end
+    return {'kept', id, size > CONST.LARGE and {} or fields} -- what is so large is no reply
   end
   redis.call('SET', KEY.asked, 'late ' .. ARG.asker, 'EX', ARG.ttl)
 end

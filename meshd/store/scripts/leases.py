@@ -60,7 +60,7 @@ def _read_host(reply: object) -> Granted | Withheld:
         return Granted(read, last, previous, added, behind, bool(left))
     if isinstance(reply, list) and len(reply) == 3 and reply[0] == 0:
         return Withheld(*replies.row(reply[1:], str, bytes))
-    raise replies.Garbled(reply, "whose a name is")
+    raise replies.garbled(reply, "whose a name is")
 
 
 HOST = Script(

@@ -65,7 +65,7 @@ class _Args(NamedTuple):
 def _read(reply: object) -> SendResult:
     verdict, entry, n, held, rate, left = replies.row(reply, str, str, int, int, int, int)
     if verdict not in ("sent", "again", "denied", "other"):
-        raise replies.Garbled(reply, "what became of a send")
+        raise replies.garbled(reply, "what became of a send")
     return SendResult(verdict, entry, n, bool(held), rate, left)
 
 
