@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.faults.conftest import Two
 from tests.faults.machines import ROUNDS, Machine, rounds_take
 from tests.faults.test_crash import TARGETS, Sender, drain, sending, sent_more
+from tests.faults.two import Two
 from tests.faults.way import Nonsense
 from tests.helper import Home, RpcError, a_home, wait_until
 from tests.mesh.peer import hosted, receiving, texts

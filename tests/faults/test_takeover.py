@@ -3,17 +3,12 @@ no message at two places but where the contract says so, and none lost."""
 
 from __future__ import annotations
 
-import functools
 import select
-import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.cli.running import running
-from tests.faults.conftest import Two
 from tests.faults.machines import (
-    LEASE,
     LONG,
     MAY_COME_AGAIN,
     ROUNDS,
@@ -22,32 +17,11 @@ from tests.faults.machines import (
     Tally,
     answer_of,
     gone_from,
-    needs_a_compiler,
     rounds_take,
 )
-from tests.faults.way import Way
-from tests.helper import RpcError, wait_until
+from tests.faults.two import Two, goes_on_at_a, held_by_b, received, told
 
 Capsys = pytest.CaptureFixture[str]
-
-
-def received(machine: Machine, name: str, count: int, deadline: float = 20) -> None:
-    wait_until(lambda: machine.unread(name) >= count, f"{machine.label} has {count} for {name}", deadline)
-
-
-def held_by_b(two: Two, name: str, unread: int) -> History:
-    """A name that b holds, and so many unread messages on b's disk."""
-    history = History(name)
-    two.b.register(name)
-    two.a.send(name, history.new(unread))
-    received(two.b, name, unread)
-    return history
-
-
-def goes_on_at_a(two: Two, history: History) -> None:
-    """What is sent from now on comes at a."""
-    two.a.send(history.name, history.new(2))
-    history.drain_all(two.a)
 
 
 # --- the holder is stopped ---
@@ -158,76 +132,12 @@ def test_a_takeover_says_what_may_come_again(two: Two) -> None:
     a, b, _ = two
     held_by_b(two, "bob", 2)
     done = a.register("bob", "--takeover")
-    assert not MAY_COME_AGAIN.search(_told(a, done.stdout + done.stderr, "bob"))
+    assert not MAY_COME_AGAIN.search(told(a, done.stdout + done.stderr, "bob"))
     held_by_b(two, "carol", 2)
     with b.stopped():
         done = a.register("carol", "--takeover")
-        assert MAY_COME_AGAIN.search(_told(a, done.stdout + done.stderr, "carol")), done
+        assert MAY_COME_AGAIN.search(told(a, done.stdout + done.stderr, "carol")), done
     gone_from(b, "carol")
-
-
-def _told(machine: Machine, said: str, name: str) -> str:
-    return "\n".join([said, *machine.home.notify_lines(name)])
-
-
-# --- the holder is cut off ---
-
-BROKEN: dict[str, Callable[[Way], None]] = {"refused": Way.refuse, "frozen": Way.freeze, "half-open": Way.half_open}
-
-
-@needs_a_compiler
-@rounds_take(30)
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_holder_that_is_cut_off(two_with_clock: Two, how: str, capsys: Capsys) -> None:
-    """For as long as its lease can last it may hand out what it has; when that time is over, which it spends asleep,
-    it hands out nothing. The new holder's user is told that."""
-    two = two_with_clock
-    _cut_off(two, BROKEN[how], functools.partial(two.b.sleep, LEASE + 20), capsys)
-
-
-@pytest.mark.skipif(not LONG, reason="waits for a lease to run out: FAULT_ROUNDS=20")
-@rounds_take(40)
-def test_a_holder_that_is_cut_off_and_awake_for_longer_than_its_lease(two: Two, capsys: Capsys) -> None:
-    _cut_off(two, Way.refuse, functools.partial(time.sleep, LEASE + 5), capsys)  # the time is what is tested
-
-
-def _cut_off(two: Two, cut: Callable[[Way], None], let_the_lease_run_out: Callable[[], None], capsys: Capsys) -> None:
-    a, b, _ = two
-    tally = Tally()
-    histories = [held_by_b(two, f"bob{n}", 10) for n in range(ROUNDS)]
-    cut(b.way)
-    named: dict[str, list[str]] = {}
-    for history in histories:
-        done = a.register(history.name, "--takeover")
-        said = _told(a, done.stdout + done.stderr, history.name)
-        tally.expect(MAY_COME_AGAIN.search(said), f"{history.name}: not told that it may come again: {done.stdout}")
-        history.drain_all(a)
-        before = len(history.handed)
-        history.drain(b, 5)
-        named[history.name] = [text for _, text in history.handed[before:]]
-    let_the_lease_run_out()
-    for history in histories:
-        before = len(history.handed)
-        error = history.drain(b)
-        count = len(history.handed) - before
-        tally.expect(count == 0, f"{history.name}: {count} handed out after the lease's time")
-        _says_why(error, history, tally)
-    b.way.heal()
-    for history in histories:
-        gone_from(b, history.name, 60)
-        code = b.home.run("inbox", history.name).returncode
-        tally.expect(code == 7, f"{history.name}: inbox where it was: exit {code}")
-        goes_on_at_a(two, history)
-        tally.counts["at two places within the lease's time"] += len(named[history.name])
-        tally.add(history, twice=history.twice(but=named[history.name]))
-    tally.check(capsys)
-
-
-def _says_why(error: RpcError | None, history: History, tally: Tally) -> None:
-    why = None if error is None else error.error
-    tally.expect(
-        why and why["data"]["exit_code"] in (4, 7), f"{history.name}: answered {why} where nothing is to be had"
-    )
 
 
 # --- a hand-over is under way ---
