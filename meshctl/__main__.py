@@ -1,15 +1,19 @@
 """`meshctl`, and `agent-mesh`: sends its arguments to the daemon and writes what comes back.
 
 Parsing, help, rendering and JSON live in the daemon (meshd/control/cli.py); what must work without a daemon lives
-in `meshctl.local`, which is imported only then.
+in `meshctl.commands.dispatch`, which is imported only then.
 """
 
 import os
 import sys
 import time
 
-from meshctl.client import Lost, Refused, Silent, complain, connect, exchange, make_request, new_id
+from meshctl.client import Lost, Refused, Silent, complain, connect, converse, exchange, finish, make_request, new_id
 from meshd import __version__, paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from meshctl.client import socket
 
 # Carried out in this process: they must work where no daemon does, or end the one that runs.
 LOCAL = (
@@ -46,9 +50,9 @@ def main() -> int:
     except BrokenPipeError:
         return 141  # as a shell says it of a program that SIGPIPE ended
     except Refused as refused:
-        from meshctl import local
+        from meshctl import printing
 
-        return local.refuse(arguments, *refused.args)
+        return printing.refuse(arguments, *refused.args)
     except Lost:
         return _failed(f"{AWAY}, and the outcome is unknown", "meshctl status")
 
@@ -57,31 +61,42 @@ def _run(arguments: list[str]) -> int:
     name = next((a for a in arguments if not a.startswith("-") or a == "--version"), None)
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     if name is None or name in LOCAL or "--help" in options or "-h" in options:
-        from meshctl import local
+        from meshctl.commands import direct
 
-        return local.main(arguments)
+        code = direct.answer(arguments)
+        if code is None:
+            from meshctl.commands import dispatch
+
+            code = dispatch.main(arguments)
+        return code
     message_id = new_id()
     request = make_request(arguments, message_id=message_id)
     if name == "complete":
         return _complete(request)
     if name == "events" and ("-f" in options or "--follow" in options):
-        from meshctl import following
+        from meshctl.commands import events
 
-        return following.events(arguments, request)
+        return events.follow(arguments, request)
     looks = name in PROMPT or (name == "who" and "--json" in options)
     resumed, left = False, ATTEMPTS
     while left:
-        connection = None if looks and _would_start() else connect()
+        connection: socket | int | None = None if looks and _would_start() else connect()
         if connection is None:
-            from meshctl import local
+            from meshctl.commands import absent
 
-            connection = local.start_for(arguments, resumed=resumed)
-            if isinstance(connection, int):
-                return connection
+            connection = absent.start_for(arguments, resumed=resumed)
+        if isinstance(connection, int):
+            return connection
         began = time.monotonic()
         connection.settimeout(PROMPT.get(name, PATIENCE))
         try:
-            return exchange(connection, request, __version__, patient=name not in PROMPT)
+            answer = converse(connection, request, patient=name not in PROMPT)
+            code = finish(answer)
+            if "result" in answer and answer["result"].get("version") != __version__:
+                from meshctl import skew
+
+                skew.warn(connection, answer["result"])
+            return code
         except Silent:
             what = f"meshd does not answer on {paths.socket_path()}"
             return _failed(what if looks else f"{what}, and {_unknown(name, options, message_id)}", "meshctl doctor")

@@ -1,36 +1,69 @@
 """The way to the daemon: connect, ask, write what it says, confirm it.
 
 Every `meshctl` pays for this module and for `meshctl.__main__`, so they import nothing that the interpreter has
-not loaded already but two C modules. tests/test_imports.py counts.
+not loaded already but two C modules, or what is public in their place where those are not as they were known.
+tests/test_imports.py counts.
 """
 
-import _json
-import _socket
 import os
 
 from meshd import paths
 
 TYPE_CHECKING = False  # `typing` is not worth its time here
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
+
+    _Codec = tuple[Callable[[str, int], tuple[Any, int]], Callable[[str], str], Callable[[str], str]]
+
+try:
+    from _socket import AF_UNIX as AF_UNIX
+    from _socket import SOCK_STREAM as SOCK_STREAM
+    from _socket import socket as socket
+except ImportError:  # the public module is made of it, and takes longer to load
+    from socket import AF_UNIX, SOCK_STREAM, socket  # type: ignore[assignment]
 
 MAX_STDIN = 1 << 20
 
 
 class _Scan:
-    """The settings that the C scanner of `json` asks for."""
+    """The settings that the C scanner of `json` asks for, of each version that there is."""
 
     strict = False
     object_hook = None
     object_pairs_hook = None
+    array_hook = None
     parse_float = float
     parse_int = int
     parse_constant = float
 
 
-_scan = _json.make_scanner(_Scan)  # type: ignore[arg-type]
-quote = _json.encode_basestring
+def _from_c() -> "_Codec":
+    """What `json` is made of. Raises anything if it is not as we know it, for it is private and nobody's promise."""
+    from _json import encode_basestring, encode_basestring_ascii, make_scanner
+
+    scan = make_scanner(_Scan)  # type: ignore[arg-type]
+    if scan(_TRIED[0], 0) != (_TRIED[1], len(_TRIED[0])) or encode_basestring("é\n") != '"é\\n"':
+        raise ValueError
+    if encode_basestring_ascii("é\n") != '"\\u00e9\\n"':
+        raise ValueError
+    return scan, encode_basestring, encode_basestring_ascii
+
+
+_TRIED = '[-0.5,1,null,true,{"a":"\\u00e9"}]', [-0.5, 1, None, True, {"a": "é"}]
+
+
+def _from_json() -> "_Codec":
+    """The same by what `json` promises. It takes as long to load as all else here."""
+    import json
+
+    return json.JSONDecoder(strict=False).raw_decode, lambda text: json.dumps(text, ensure_ascii=False), json.dumps
+
+
+try:
+    _scan, quote, quote_ascii = _from_c()
+except Exception:  # whatever another version has changed, the public way is still there
+    _scan, quote, quote_ascii = _from_json()
 
 
 def parse(line: bytes) -> "Any":
@@ -50,12 +83,15 @@ class Refused(Exception):
     """The input is bad: (what, next). Nothing was sent."""
 
 
-def connect() -> "_socket.socket | None":
-    """A connection to the daemon, or None if none listens. Another failure is said and raised as `SystemExit`."""
+def connect(reach: "Callable[[socket, str], None]" = socket.connect) -> "socket | None":
+    """A connection to the daemon, or None if none listens. Another failure is said and raised as `SystemExit`.
+
+    `reach` connects the socket to the path: for a caller that has its own way to wait.
+    """
     path = paths.socket_path()
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    connection = socket(AF_UNIX, SOCK_STREAM)
     try:
-        connection.connect(path)
+        reach(connection, path)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         connection.close()
         return None
@@ -119,38 +155,41 @@ def _read_stdin() -> str:
         raise Refused("standard input is not valid UTF-8", "send text; encode binary data, as with base64") from None
 
 
-def exchange(
-    connection: "_socket.socket", request: bytes, version: "str | None" = None, *, patient: bool = False
-) -> int:
-    """One call: write what the daemon says, confirm it, and return the exit code. Raises `Lost`.
+def exchange(connection: socket, request: bytes) -> int:
+    """One call to its end, as `converse` and `finish` do it. The exit code. Raises `Lost`."""
+    return finish(converse(connection, request))
 
-    Of a daemon that is not of our `version` it is said, too, if one is given. `Silent` is raised at the connection's
-    timeout; `patient`, only if the daemon does not say within as much again that it lives.
+
+def converse(connection: socket, request: bytes, *, patient: bool = False) -> "dict[str, Any]":
+    """One call: write what the daemon says, confirm it, and return its last word, which `finish` writes.
+
+    Raises `Lost`. `Silent` is raised at the connection's timeout; `patient`, only if the daemon does not say within
+    as much again that it lives.
     """
     tell(connection, request)
     for answer in answers(connection, patient=patient):
-        if "method" in answer:
-            params = answer["params"]
-            write(params["fd"], params["text"])
-            tell(connection, b'{"jsonrpc":"2.0","method":"cli.ack","params":{"n":%d}}\n' % params["ack"])
-            continue
-        if "error" in answer:
-            error = answer["error"]
-            complain(f"{error['message']}\n  next: {error['data']['hint']}\n")
-            code = error["data"].get("exit_code", 1)
-            return code if isinstance(code, int) else 1
-        result = answer["result"]
-        write(2, result["err"])
-        write(1, result["out"])
-        if version is not None and result.get("version") != version:
-            from meshctl import skew
-
-            skew.warn(connection, result)
-        return int(result["code"])
+        if "method" not in answer:
+            return dict(answer)
+        params = answer["params"]
+        write(params["fd"], params["text"])
+        tell(connection, b'{"jsonrpc":"2.0","method":"cli.ack","params":{"n":%d}}\n' % params["ack"])
     raise Lost
 
 
-def tell(connection: "_socket.socket", data: bytes) -> None:
+def finish(answer: "dict[str, Any]") -> int:
+    """Write a call's result, or its error. The exit code."""
+    if "error" in answer:
+        error = answer["error"]
+        complain(f"{error['message']}\n  next: {error['data']['hint']}\n")
+        code = error["data"].get("exit_code", 1)
+        return code if isinstance(code, int) else 1
+    result = answer["result"]
+    write(2, result["err"])
+    write(1, result["out"])
+    return int(result["code"])
+
+
+def tell(connection: socket, data: bytes) -> None:
     """Send. That the daemon has gone is noticed by reading: its last words, a refusal, may still be there."""
     try:
         connection.sendall(data)
@@ -160,7 +199,7 @@ def tell(connection: "_socket.socket", data: bytes) -> None:
         pass
 
 
-def answers(connection: "_socket.socket", *, patient: bool = False) -> "Iterator[Any]":
+def answers(connection: socket, *, patient: bool = False) -> "Iterator[Any]":
     """Each line of the connection, parsed, until it ends."""
     rest = b""
     while data := _receive(connection, patient=patient):
@@ -176,7 +215,7 @@ def answers(connection: "_socket.socket", *, patient: bool = False) -> "Iterator
 _ALIVE_ID = 0
 
 
-def _receive(connection: "_socket.socket", *, patient: bool) -> bytes:
+def _receive(connection: socket, *, patient: bool) -> bytes:
     try:
         return connection.recv(1 << 16)
     except TimeoutError:

@@ -12,7 +12,7 @@ from meshd import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
+    from meshctl.client import socket
 
 WAKES = 86  # meshd.commands.hooks.WAKES
 MAX_INPUT = 64 << 20  # what a tool has answered is in it, and only a few small fields are sent on
@@ -53,13 +53,12 @@ def _ask(arguments: list[str]) -> int:
     return 0
 
 
-def _start() -> "_socket.socket | None":
+def _start() -> "socket | None":
     if not paths.may_start():
         return None
-    from meshctl.autostart import start
+    from meshctl.starting import start
 
-    started: _socket.socket = start()  # type: ignore[assignment]
-    return started
+    return start()
 
 
 def _fields() -> str:

@@ -5,10 +5,9 @@ session: from anybody else the session holds it back behind a dialog, even with 
 """
 
 import os
-from _socket import AF_UNIX, SOCK_STREAM, socket
 from itertools import count
 
-from meshctl.client import quote
+from meshctl.client import AF_UNIX, SOCK_STREAM, quote, socket
 
 TIMEOUT = 2.0
 _count = count(1)

@@ -11,14 +11,17 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from meshctl.client import Lost, answers, complain, tell
+from meshctl import rpc
+from meshctl.client import complain
 from meshd import __version__
 
 if TYPE_CHECKING:
-    import _socket
+    from meshctl.client import socket
+
+_ASK = 1.0  # seconds
 
 
-def warn(connection: _socket.socket, result: dict[str, Any]) -> None:
+def warn(connection: socket, result: dict[str, Any]) -> None:
     """Say on standard error that the daemon which gave this result is of another version, if it is."""
     if "version" not in result:  # 0.2 and older do not tell
         result = _hello(connection)
@@ -28,12 +31,11 @@ def warn(connection: _socket.socket, result: dict[str, Any]) -> None:
         complain(f"warning: {what}\n  next: {command}\n")
 
 
-def _hello(connection: _socket.socket) -> dict[str, Any]:
-    connection.settimeout(1.0)
-    tell(connection, b'{"jsonrpc":"2.0","id":2,"method":"hello"}\n')
+def _hello(connection: socket) -> dict[str, Any]:
     try:
-        return next((answer["result"] for answer in answers(connection) if answer.get("id") == 2), {})
-    except (Lost, KeyError, ValueError):
+        with rpc.Caller(connection, _ASK) as asked:
+            return asked.call("hello")
+    except (OSError, ValueError):
         return {}
 
 

@@ -5,6 +5,11 @@
 
 FOLDER becomes what `share` is below a prefix. Everything is made from the command table and the settings, so it is
 made anew for every package, and never kept. Needs msgspec, as the table does.
+
+    packaging/generate.py --kept
+
+writes what is kept, since the programs read it where they are: meshctl/help. To be run after each change of the
+command table; a test says when it was forgotten.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from manual import pages
 
 from meshctl import completion
+from meshctl.commands.direct import TEXTS
+from meshd.control import help as helps
 
 
 def files() -> dict[str, str]:
@@ -44,7 +51,21 @@ def main(folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def kept(folder: Path) -> None:
+    """The help of each command, and of none that is not there any more."""
+    folder.mkdir(exist_ok=True)
+    texts = {f"{name}.txt": text for name, text in helps.texts().items()}
+    for path in folder.iterdir():
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} FOLDER")
-    main(Path(sys.argv[1]))
+        sys.exit(f"usage: {sys.argv[0]} FOLDER | --kept")
+    if sys.argv[1] == "--kept":
+        kept(Path(TEXTS))
+    else:
+        main(Path(sys.argv[1]))

@@ -9,14 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from meshctl.client import complain
-from meshctl.demo import commands, sessions
+from meshctl.demo import mcp_story, terminal_story
 from meshctl.demo.stage import Failed, Stage
-from meshctl.following import JsonLines, show_plain
+from meshctl.printing import JsonLines, plain
 
 
 def run(*, mcp: bool = False, as_json: bool = False) -> int:
     """Play the story in a temporary home, with commands or with MCP sessions. 0 if every step did what it should."""
-    show = JsonLines().write if as_json else show_plain
+    show = JsonLines().write if as_json else plain
     with contextlib.ExitStack() as stack:
         deaf = stack.enter_context(_ends_on_signals())
         home = tempfile.mkdtemp(prefix="agent-mesh-demo-")
@@ -25,7 +25,7 @@ def run(*, mcp: bool = False, as_json: bool = False) -> int:
         stack.callback(stage.clear)
         stack.callback(deaf)
         try:
-            (sessions.play if mcp else commands.play)(stage)
+            (mcp_story.play if mcp else terminal_story.play)(stage)
         except Failed as failed:
             complain(f"the demo failed: {failed}\n  next: meshctl doctor\n")
             return 1

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-import struct
 import time
 from typing import Any
 
+from meshctl import rpc
 from meshctl.service import here
 from meshd import paths, settings
 from meshd.disk.files import holder
@@ -52,29 +50,17 @@ class Facts:
 
     def _ask(self) -> None:
         try:
-            self.hello, peer = self._call("hello")
-            self.pid = self.pid or peer
-            self.status, _ = self._call("status")
+            with rpc.reach(self.socket, ANSWER) as connection:
+                self.listens = True
+                self.hello = connection.call("hello")
+                self.pid = self.pid or connection.peer()
+                self.status = connection.call("status")
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             self.listens = False
         except TimeoutError:
             self.silent = f"does not answer within {ANSWER:g} s"
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.silent = f"does not answer as a daemon does ({str(error) or type(error).__name__})"
-
-    def _call(self, method: str) -> tuple[dict[str, Any], int | None]:
-        """The result, and the pid of who listens."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(ANSWER)
-            client.connect(self.socket)
-            self.listens = True
-            client.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method}).encode() + b"\n")
-            with client.makefile("rb") as lines:
-                answer = json.loads(lines.readline())
-            if "error" in answer:
-                raise ValueError(answer["error"]["message"])
-            result: dict[str, Any] = answer["result"]
-            return result, _peer(client)
 
     @property
     def starting(self) -> bool:
@@ -87,13 +73,6 @@ class Facts:
     @property
     def managed_by(self) -> str:
         return str((self.hello or {}).get("managed_by") or (_managed_by(self.pid) if self.pid else "user"))
-
-
-def _peer(client: socket.socket) -> int | None:
-    if not hasattr(socket, "SO_PEERCRED"):
-        return None
-    pid: int = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    return pid or None
 
 
 def _managed_by(pid: int) -> str:

@@ -9,7 +9,7 @@ from meshctl.doctor.facts import Facts
 from meshctl.doctor.finding import Finding
 from meshctl.install.files import NotChanged
 from meshctl.service import here
-from meshctl.service.manager import LOG, NoManager, cure
+from meshctl.service.contract import LOG, NoManager, cure
 from meshctl.service.marked import SAME, mend
 from meshctl.service.report import look
 from meshd.service.manager import USER

@@ -10,8 +10,8 @@ from typing import Any
 
 from meshctl.service import here
 from meshctl.service.actions import Told, install, restart, start, stop, uninstall
+from meshctl.service.contract import Manager, NoManager
 from meshctl.service.handover import by_hand, end
-from meshctl.service.manager import Manager, NoManager
 from meshctl.service.report import status
 from meshd.commands.daemon import SERVICE_ACTIONS
 from meshd.control import cli

@@ -7,11 +7,11 @@ import os
 import sys
 from typing import Any
 
-from meshctl.autostart import alone
 from meshctl.client import write
+from meshctl.service.contract import Manager, NoManager, ServiceDown
 from meshctl.service.handover import by_hand, end, listens, other_socket, stop_by_hand
-from meshctl.service.manager import Manager, NoManager, NotRunning
 from meshctl.service.marked import EDITED, FOREIGN, MASKED, MISSING, SAME
+from meshctl.starting import alone
 from meshd import paths
 from meshd.core.text import one_line
 from meshd.errors import TimedOut
@@ -174,9 +174,9 @@ def _hand_over(told: Told) -> None:
 
 
 def _running(manager: Manager) -> str:
-    """What runs now. Raises `NotRunning` if the commands of this shell cannot reach it."""
+    """What runs now. Raises `ServiceDown` if the commands of this shell cannot reach it."""
     if not listens():
-        raise NotRunning(
+        raise ServiceDown(
             f"{manager.name} has started it, and nothing listens on {paths.socket_path()}",
             other_socket() or "meshctl doctor",
         )
@@ -186,7 +186,7 @@ def _running(manager: Manager) -> str:
 def _must_be_installed(manager: Manager) -> None:
     manager.check()
     if manager.installed() is None:
-        raise NotRunning("the service is not installed", "meshctl service install")
+        raise ServiceDown("the service is not installed", "meshctl service install")
 
 
 def _print(manager: Manager, told: Told) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-from typing import Any, BinaryIO
+from typing import Any
 
-from meshctl.client import connect
-from meshctl.service.manager import NotRunning
+from meshctl import rpc
+from meshctl.service.contract import ServiceDown
 from meshd import paths
 from meshd.disk.files import holder
 from meshd.service.manager import USER
@@ -20,14 +18,14 @@ END_TIMEOUT = 40.0
 def stop_by_hand() -> int | None:
     """End the daemon that listens if no manager runs it; the pid that it had. None if there is none.
 
-    Its clients come back, as after a crash, to the next daemon. Raises `NotRunning` if it does not end. To be called
-    while nobody else can start one (meshctl.autostart.alone).
+    Its clients come back, as after a crash, to the next daemon. Raises `ServiceDown` if it does not end. To be called
+    while nobody else can start one (meshctl.starting.alone).
     """
     try:
         hello = _end(ANSWER_TIMEOUT, END_TIMEOUT, returning=True, managed=False)
     except (OSError, ValueError, KeyError) as error:
         pid = by_hand(None)
-        raise NotRunning(
+        raise ServiceDown(
             f"the daemon that was started by hand (pid {pid or 'unknown'}) does not answer: {error}",
             f"kill -9 {pid}, then repeat" if pid else "meshctl doctor",
         ) from None
@@ -48,11 +46,11 @@ def end(timeout: float, *, returning: bool = False) -> str | None:
 
 def listens() -> bool:
     """Whether somebody listens where the commands of this shell look. If a manager does, that starts the daemon."""
-    connection: Any = connect()
+    connection = rpc.connect(ANSWER_TIMEOUT)
     if connection is None:
         return False
-    connection.close()
-    return True
+    with connection:
+        return True
 
 
 def by_hand(managed: int | None) -> int | None:
@@ -68,15 +66,15 @@ def other_socket() -> str:
 
 def answers() -> bool:
     """Whether a daemon answers there: one that is about to fail with its configuration listens for a moment, too."""
-    raw: Any = connect()
-    if raw is None:
+    connection = rpc.connect(ANSWER_TIMEOUT)
+    if connection is None:
         return False
-    with socket.socket(fileno=raw.detach()) as connection, connection.makefile("rb") as lines:
-        connection.settimeout(ANSWER_TIMEOUT)
+    with connection:
         try:
-            return _ask(connection, lines, "hello", {}) is not None
-        except (OSError, ValueError, KeyError):
+            connection.call("hello")
+        except (OSError, ValueError):
             return False
+    return True
 
 
 def _end(answer_in: float, end_in: float, *, returning: bool, managed: bool) -> dict[str, Any] | None:
@@ -85,27 +83,17 @@ def _end(answer_in: float, end_in: float, *, returning: bool, managed: bool) -> 
     Empty if there was none to end: the socket is a manager's whose daemon does not start; or a manager runs the
     daemon, and without `managed` such a one is left alone.
     """
-    raw: Any = connect()
-    if raw is None:
+    connection = rpc.connect(answer_in)
+    if connection is None:
         return None
     hello: dict[str, Any] = {}
-    with socket.socket(fileno=raw.detach()) as connection, connection.makefile("rb") as lines:
-        connection.settimeout(answer_in)
+    with connection:
         try:
-            hello = _ask(connection, lines, "hello", {}) or {}
-            if not hello or (hello["managed_by"] != USER and not managed):
+            hello = connection.call("hello")
+            if hello["managed_by"] != USER and not managed:
                 return {}
-            connection.settimeout(end_in)
-            _ask(connection, lines, "shutdown", {"returning": returning})
-            while lines.read(1 << 16):
-                pass
-        except (BrokenPipeError, ConnectionResetError):
+            connection.call("shutdown", {"returning": returning}, seconds=end_in)
+            connection.wait_end(end_in)
+        except ConnectionError:
             pass  # it has ended, with something of ours unread
     return hello
-
-
-def _ask(connection: socket.socket, lines: BinaryIO, method: str, params: dict[str, Any]) -> Any:
-    """The result; None if the connection ended first."""
-    connection.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
-    line = lines.readline()
-    return json.loads(line)["result"] if line else None

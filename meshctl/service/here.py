@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from meshctl.service.manager import NEXT_WITHOUT, Manager, NoManager
+from meshctl.service.contract import NEXT_WITHOUT, Manager, NoManager
 from meshd import paths
 from meshd.disk.files import holder
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from meshctl.service.contract import LOG, NEXT_WITHOUT, NoManager, ServiceDown, State
 from meshctl.service.handover import answers
-from meshctl.service.manager import LOG, NEXT_WITHOUT, NoManager, NotRunning, State
 from meshctl.service.marked import Marked, marked
 from meshctl.service.template import shipped
 from meshd import paths
@@ -106,13 +106,15 @@ class Launchd:
             done = self._run("kickstart", *options, self._target())
             if done.returncode:
                 why = one_line(done.stderr.strip() or f"exit {done.returncode}")
-                raise NotRunning(f"launchd did not start {self._label}: {why}", f"{LOG}; then: meshctl service start")
+                raise ServiceDown(f"launchd did not start {self._label}: {why}", f"{LOG}; then: meshctl service start")
         # There is a process now, and that is all that launchd waits for.
         _within(_STARTING, lambda: answers() or self.state().pid is None)
         if not answers():
             state = self.state()
             what = "does not answer" if state.pid else f"has ended{f' ({state.result})' if state.result else ''}"
-            raise NotRunning(f"launchd has started {self._label}, and it {what}", f"{LOG}; then: meshctl service start")
+            raise ServiceDown(
+                f"launchd has started {self._label}, and it {what}", f"{LOG}; then: meshctl service start"
+            )
 
     def stop(self) -> None:
         """Unloaded, until the next login or `start`. One that ended by itself, with 0, launchd leaves alone."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from meshctl.service.actions import Told
+from meshctl.service.contract import LOG, Manager, NoManager, cure
 from meshctl.service.handover import by_hand, listens, other_socket
-from meshctl.service.manager import LOG, Manager, NoManager, cure
 from meshctl.service.marked import MISSING, SAME, mend
 from meshd import paths
 

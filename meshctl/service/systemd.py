@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from meshctl.service.contract import LOG, NEXT_WITHOUT, NoManager, ServiceDown, State, cure
 from meshctl.service.handover import by_hand
-from meshctl.service.manager import LOG, NEXT_WITHOUT, NoManager, NotRunning, State, cure
 from meshctl.service.marked import Marked, marked
 from meshctl.service.template import shipped
 from meshctl.service.unit import command_line, effective, runtime_dir, unquoted
@@ -166,7 +166,7 @@ class Systemd:
             self._ask("start", SERVICE)
 
     def _ask(self, verb: str, unit: str) -> None:
-        """Start or restart the unit. Raises `NotRunning` with the reason that the daemon, or else systemd, gives."""
+        """Start or restart the unit. Raises `ServiceDown` with the reason that the daemon, or else systemd, gives."""
         done = self._run(verb, unit)
         if not done.returncode:
             return
@@ -177,7 +177,7 @@ class Systemd:
         elif not why:
             why = _result(facts) or done.stderr.strip() or f"exit {done.returncode}"
             hint = LOG if unit == SERVICE else f"systemctl --user status {unit}"
-        raise NotRunning(f"systemd did not {verb} {unit}: {one_line(why)}", f"{hint}; then: meshctl service {verb}")
+        raise ServiceDown(f"systemd did not {verb} {unit}: {one_line(why)}", f"{hint}; then: meshctl service {verb}")
 
     def stop(self) -> None:
         # systemd closes the socket last of all, and turns away who comes until then, again and again, as if the daemon

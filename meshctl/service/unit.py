@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from meshctl.service.manager import NoManager
+from meshctl.service.contract import NoManager
 
 
 def runtime_dir() -> str:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, NoReturn
 from meshd.commands.arguments import JSON, Argument, arguments
 from meshd.commands.base import Command, Params, Printed
 from meshd.commands.table import COMMANDS, SHOWN
+from meshd.control import help as helps
+from meshd.control.help import PROGRAM
 from meshd.core.text import block, one_line
 from meshd.errors import MeshError, TimedOut, UsageError
-
-PROGRAM = "meshctl"
 
 
 class Parsed(NamedTuple):
@@ -46,13 +46,17 @@ class _Wrong(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, command: Command) -> None:
+        super().__init__(prog=f"{PROGRAM} {command.name}", allow_abbrev=False)
+        self._command = command
+
     def error(self, message: str) -> NoReturn:
-        usage = self.format_usage().removeprefix("usage: ")
+        usage = helps.usage(self._command).removeprefix("usage: ")
         error = UsageError(one_line(message), f"{self.prog} --help")
         raise _Wrong(error, f"{self.prog}: {error.message}\n  {usage}  next: {error.hint}\n")
 
     def print_help(self, file: Any = None) -> None:
-        raise _Stop(Printed(out=self.format_help()))
+        raise _Stop(Printed(out=helps.describe(self._command)))
 
     def values(self, arguments: Sequence[str]) -> dict[str, Any]:
         """By field. Raises `_Stop` or `_Wrong`."""
@@ -86,8 +90,8 @@ def _parse(arguments: Sequence[str]) -> Parsed | Printed:
         return _parse([rest[0], "--help"])
     if name is None or name == "help":
         if name == "help" or "-h" in rest or "--help" in rest:
-            return Printed(out=overview())
-        raise _Wrong(UsageError("no command was given", f"{PROGRAM} --help"), overview())
+            return Printed(out=helps.overview())
+        raise _Wrong(UsageError("no command was given", f"{PROGRAM} --help"), helps.overview())
     if name == "--version":
         name = "version"
     command = COMMANDS.get(name or "")
@@ -125,13 +129,7 @@ def _split(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 @functools.cache
 def _parser(name: str) -> _Parser:
     command = COMMANDS[name]
-    parser = _Parser(
-        prog=f"{PROGRAM} {name}",
-        description=command.help,
-        epilog=f"example:\n  {command.example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = _Parser(command)
     for argument in [*arguments(command), JSON]:
         _add(parser, argument)
     return parser
@@ -139,11 +137,11 @@ def _parser(name: str) -> _Parser:
 
 def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
     if argument.required:
-        parser.add_argument(argument.field, metavar=argument.metavar, help=argument.help)
+        parser.add_argument(argument.field, metavar=argument.metavar)
     elif not argument.flags:
-        parser.add_argument(argument.field, nargs="?", default=argument.default, help=argument.help)
+        parser.add_argument(argument.field, nargs="?", default=argument.default)
     elif argument.type is bool:
-        parser.add_argument(*argument.flags, dest=argument.field, action="store_true", help=argument.help)
+        parser.add_argument(*argument.flags, dest=argument.field, action="store_true")
     else:
         parser.add_argument(
             *argument.flags,
@@ -151,19 +149,7 @@ def _add(parser: argparse.ArgumentParser, argument: Argument) -> None:
             type=argument.type,
             default=argument.default,
             metavar=argument.metavar,
-            help=argument.help,
         )
-
-
-def overview() -> str:
-    """What `meshctl --help` prints."""
-    width = max(map(len, SHOWN))
-    rows = "".join(f"  {name.ljust(width)}  {command.help}\n" for name, command in SHOWN.items())
-    return (
-        f"usage: {PROGRAM} COMMAND … [--json]\n\nMessages between coding agents, on one machine or many.\n\n"
-        f"{rows}\n{PROGRAM} COMMAND --help tells more about each.\n\nexample:\n"
-        f'  {PROGRAM} register bob && {PROGRAM} send bob "hello" && {PROGRAM} inbox bob\n'
-    )
 
 
 def encode(data: Any) -> str:

@@ -8,6 +8,7 @@ a crash is recognised as the same message.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import NamedTuple
 
 from meshd.core.message import PREVIEW, Message
@@ -59,12 +60,12 @@ class Ledger:
         times = [entry.due for entry in self.entries.values() if entry.due]
         return min(times, default=None)
 
-    def due(self, now: float) -> list[Pinged]:
-        """What falls due: one step for each entry, however late it is."""
+    def due(self, now: float, fallen: Collection[str] = ()) -> list[Pinged]:
+        """What falls due: one step for each entry, however late it is. `fallen`: those that another clock says are."""
         return [
             Pinged(id=entry.id, k=entry.pings + 1, now=now)
             for entry in self.entries.values()
-            if entry.due and entry.due <= now
+            if entry.due and (entry.due <= now or entry.id in fallen)
         ]
 
     def unsent(self) -> list[Reping | Escalate]:

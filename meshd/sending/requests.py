@@ -91,10 +91,10 @@ class Requests:
         first = "-"
         with contextlib.suppress(MeshError):  # with the store gone there is nobody to tell it to
             while (entry := await self._outbox.hang_up(out, first)) is not None:
-                reply = self._reply(out, entry[1])
+                reply = self._reply(out, entry.raw)
                 if reply is not None:
                     return reply
-                first = f"({entry[0]}"
+                first = f"({entry.id}"
         return None
 
     def _reply(self, out: Outgoing, raw: Sequence[bytes]) -> Reply | None:

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from meshd.core import records
-from meshd.core.agent import AgentCore, Effect, Journal, Quarantine
+from meshd.core.agent import AgentCore
+from meshd.core.effects import Commit, Effect, Quarantine
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import decode, entry_key
 from meshd.core.names import Keys
@@ -95,7 +96,7 @@ class Machine:
         try:
             for effect in decide():
                 self._boundary()
-                if isinstance(effect, Journal):
+                if isinstance(effect, Commit):
                     self._commit(effect.records)
                 self.done.append(effect)
             self._boundary()

@@ -16,8 +16,8 @@ import pytest
 
 from meshctl.service import here
 from meshctl.service.actions import Told, install, restart, stop, uninstall
+from meshctl.service.contract import NoManager, ServiceDown
 from meshctl.service.launchd import LABEL, Launchd
-from meshctl.service.manager import NoManager, NotRunning
 from meshctl.service.marked import EDITED, SAME
 from meshd import paths
 from meshd.__main__ import main
@@ -190,7 +190,7 @@ def test_a_command_that_needs_the_daemon_waits_for_the_one_that_launchd_starts(m
 
 def test_a_daemon_that_does_not_start_is_an_error_that_leads_to_the_log(mac: Home) -> None:
     mac.config.write_text("nonsense = 1\n")
-    with pytest.raises(NotRunning, match=r"launchd has started .*, and it has ended") as refused:
+    with pytest.raises(ServiceDown, match=r"launchd has started .*, and it has ended") as refused:
         install(Launchd(), told(), print_only=False, force=False, linger=False)
     assert refused.value.hint == "meshctl logs -n 20; then: meshctl service start"
     assert "unknown key 'nonsense'" in Path(paths.daemon_log()).read_text()

@@ -1,0 +1,1 @@
+"""What runs without the daemon: one file for each command. Empty, since the quick ones pay for it."""
