@@ -87,7 +87,8 @@ class Mesh:
         for name in GOOD:
             calls += [self._direct(rpc, name) for _ in range(count)]
         answers = [rpc.read() for _ in calls]  # in any order
-        assert not [answer["error"] for answer in answers if "error" in answer]
+        refused = [answer["error"]["message"] for answer in answers if "error" in answer]
+        assert not refused, f"{len(refused)} of {len(answers)} sends: {refused[0]}"
         for name in self.broken:
             rpc.answer("send", target=name, message=f"{name}-{len(self.sent[name])}", from_=TELLER, private=True)
             self.sent[name].append(f"{name}-{len(self.sent[name])}")
