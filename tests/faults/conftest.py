@@ -5,21 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.faults.machines import Machine, clock_library
-from tests.helper import Store
+from tests.faults.two import Two
 from tests.store.servers import a_store
-
-
-class Two(NamedTuple):
-    """`b` is the one to which things happen."""
-
-    a: Machine
-    b: Machine
-    store: Store
 
 
 @contextlib.contextmanager
