@@ -12,7 +12,7 @@ from meshctl.doctor.facts import Facts, is_stopped, listener_of
 from meshd import paths
 from meshd.core.names import Keys
 from meshd.errors import ConfigError, MeshError, StoreDown, StoreError
-from meshd.store import endpoint
+from meshd.store import endpoint, replies
 from meshd.store.greeting import OLDEST
 from meshd.store.link import Link
 
@@ -90,8 +90,7 @@ async def _ask(found: Answers, facts: Facts, prefix: str) -> None:
 
 
 async def _talk(link: Link, found: Answers, facts: Facts, keys: Keys) -> None:
-    text: bytes = await link.call("INFO")
-    found.info = dict(line.split(":", 1) for line in text.decode("utf-8", "replace").splitlines() if ":" in line)
+    found.info = replies.facts(await link.call("INFO"))
     if found.too_old:
         return
     await _clocks(link, found)
@@ -99,17 +98,16 @@ async def _talk(link: Link, found: Answers, facts: Facts, keys: Keys) -> None:
     found.access = await try_access(link, keys, agents)
     try:
         folder = await link.call("CONFIG", "GET", "dir")
-        found.folder = folder[1].decode("utf-8", "replace")
-    except (StoreError, IndexError):
+        found.folder = replies.row(folder, bytes, bytes)[1].decode("utf-8", "replace")
+    except StoreError:
         pass  # a managed store shows nobody its configuration
     if agents:
         try:
-            held = await link.call("MGET", *map(keys.lease, agents))
+            held = replies.row(await link.call("MGET", *map(keys.lease, agents)), *[object] * len(agents))
+            values = [replies.value(each) or b"" for each in held]
         except StoreError:
             return
-        found.leases = {
-            name: (value or b"").decode("ascii", "replace") for name, value in zip(agents, held, strict=True)
-        }
+        found.leases = {name: value.decode("ascii", "replace") for name, value in zip(agents, values, strict=True)}
 
 
 async def _clocks(link: Link, found: Answers) -> None:
@@ -121,7 +119,7 @@ async def _clocks(link: Link, found: Answers) -> None:
     found.latency = statistics.median(took)
     began = time.time()
     try:
-        seconds, micros = await link.call("TIME")
+        clock = replies.clock(await link.call("TIME"))
     except StoreError:
         return  # an access list may not allow it
-    found.ahead = int(seconds) + int(micros) / 1e6 - (began + time.time()) / 2
+    found.ahead = clock - (began + time.time()) / 2

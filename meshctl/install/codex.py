@@ -8,11 +8,14 @@ other line ends and another mode, and throws away what was added to an entry tha
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from meshctl.install.clients import ARGS, Target, is_current, refuse_foreign
 from meshctl.install.plugin import NAME
 from meshctl.install.steps import Step, needed, toml_edit
-from meshctl.install.tomltext import TomlTable
+
+if TYPE_CHECKING:
+    from meshctl.install.tomltable import TomlTable
 
 TITLE = "Codex"
 PROGRAM = "codex"

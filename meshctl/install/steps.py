@@ -12,13 +12,15 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from meshctl.install.files import NotChanged, back_up, cannot_write, read, write
 from meshctl.install.jsontext import JsonText, Unparsable
-from meshctl.install.tomltext import TomlTable
 from meshd.core.text import block
 from meshd.disk.files import replace
+
+if TYPE_CHECKING:
+    from meshctl.install.tomltable import TomlTable
 
 COMMAND_TIMEOUT = 120.0  # seconds that a client's own command may take
 
@@ -210,6 +212,9 @@ def look(path: str, *keys: str, comments: bool = False) -> Any:
 
 
 def toml_edit(path: str, group: str, name: str, change: Callable[[TomlTable], None], *, private: bool) -> Edit:
+    # tomlkit takes longer to load than all else here, and the commands that only ask where things are pass by.
+    from meshctl.install.tomltable import TomlTable
+
     def edit(text: str) -> tuple[str, list[str]]:
         table = TomlTable(text, group, name)
         change(table)

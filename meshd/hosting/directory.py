@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from meshd.core.backoff import Backoff
-from meshd.core.names import Keys, is_name
+from meshd.core.names import Keys
 from meshd.errors import StoreError
 from meshd.hosting.entries import registered
+from meshd.store import replies
 from meshd.store.commands import Commands
+from meshd.store.scripts.who import who
+from meshd.system import clock
 
 HOUSEKEEPING = 45.0  # seconds
 REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
@@ -27,7 +29,8 @@ class Directory:
         self._keys = keys
         self._commands = commands
         self._heard: dict[str, None] = {}
-        self._scan_cursor: bytes | int = 0
+        self._scan_cursor = 0
+        self._known: list[str] = []  # the names of the last answer: most of them are those of the next
 
     def heard(self, name: str) -> None:
         """A name was seen in traffic: 0.1 programs have no place in the presence index."""
@@ -39,22 +42,24 @@ class Directory:
     async def who(self, *, everyone: bool = False) -> list[dict[str, Any]]:
         """Registry entries of live agents, by name; with `everyone` also names that are gone (`live` false).
 
-        Costs an index range, a bounded piece of a scan for 0.1 programs, and one MGET, whatever else is stored.
+        Costs one round trip, in which an index range, the entries of the names of the last time and a bounded piece of
+        a scan for 0.1 programs are asked for, and another one for names that are new.
         """
-        now = time.time()
-        await self._scan()
-        floor = now - REMEMBERED if everyone else now
-        index = await self._commands.call("ZRANGEBYSCORE", self._keys.presence, f"{floor:.3f}", "+inf", "WITHSCORES")
-        pairs = zip(index[::2], index[1::2], strict=True)
-        scores = {key.decode("utf-8", "replace"): float(score) for key, score in pairs}
-        expires = {name: score for name, score in scores.items() if score < _NUMBERS}
-        names = sorted({name for name in [*expires, *self._heard] if is_name(name)})
-        if not names:
-            return []
-        values = await self._commands.call("MGET", *map(self._keys.registry, names))
+        now = clock.wall()
+        floor, asked = now - REMEMBERED if everyone else now, sorted({*self._known, *self._heard})
+        present, _ = await asyncio.gather(
+            self._commands.script(who(self._keys, floor=floor, names=asked)), self._scan(steps=1)
+        )
+        expires = {name: score for name, score in present.expires.items() if score < _NUMBERS}
+        entries = dict(zip(asked, present.entries, strict=True))
+        names = sorted({*expires, *self._heard})
+        if new := [name for name in names if name not in entries]:
+            present = await self._commands.script(who(self._keys, floor=floor, names=new))
+            entries.update(zip(new, present.entries, strict=True))
+        self._known = list(expires)
         found = []
-        for name, value in zip(names, values, strict=True):
-            if value is not None:
+        for name in names:
+            if value := entries[name]:
                 found.append(registered(name, value, now))
             elif name in expires and everyone:
                 found.append({"agent": name, "live": False, "gone_for": round(max(0.0, now - expires[name]), 1)})
@@ -62,12 +67,13 @@ class Directory:
                 self._heard.pop(name, None)
         return found
 
-    async def _scan(self) -> None:
+    async def _scan(self, steps: int = _SCAN_STEPS) -> None:
         """Look for registry keys that are in no index: a bounded piece of the store, and on from there next time."""
-        for _ in range(_SCAN_STEPS):
+        for _ in range(steps):
             try:
                 self._scan_cursor, found = await self._commands.call(
-                    "SCAN", self._scan_cursor, "MATCH", self._keys.registry_pattern, "COUNT", _SCAN_COUNT
+                    *("SCAN", self._scan_cursor, "MATCH", self._keys.registry_pattern, "COUNT", _SCAN_COUNT),
+                    read=replies.scanned,
                 )
             except StoreError as error:
                 if error.retryable:
@@ -76,7 +82,7 @@ class Directory:
             for key in found:
                 if name := self._keys.registered_name(key):
                     self.heard(name)
-            if int(self._scan_cursor) == 0:
+            if self._scan_cursor == 0:
                 return
 
     async def keep(self) -> None:
@@ -86,7 +92,7 @@ class Directory:
             await self._commands.up.wait()
             try:
                 await self._scan()
-                oldest = f"{time.time() - REMEMBERED:.3f}"
+                oldest = f"{clock.wall() - REMEMBERED:.3f}"
                 await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", oldest)
             except StoreError:
                 await asyncio.sleep(backoff.next())

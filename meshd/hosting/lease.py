@@ -22,6 +22,7 @@ from meshd.hosting.moving import Moving
 from meshd.observing.background import Background
 from meshd.receiving.agent import Agent
 from meshd.receiving.changes import Changes
+from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts import leases as scripts
 from meshd.store.waits import Waiters
@@ -148,7 +149,7 @@ class Leases:
         if agent.lease.asks(now()) is Ask.RENEW:
             asked = now()
             try:
-                holder = await self._commands.call("GET", self._keys.lease(agent.name))
+                holder = await self._commands.call("GET", self._keys.lease(agent.name), read=replies.value)
             except (StoreDown, OutcomeUnknown):
                 raise
             except StoreError:
@@ -165,8 +166,7 @@ class Leases:
 
         If it is not: hand-overs that are under way may still be confirmed, for as long as the new holder waits.
         """
-        seconds, micro = await self._commands.call("TIME")
-        age = int(seconds) + int(micro) / 1e6 - entry_key(ping.at)[0] / 1000
+        age = await self._commands.call("TIME", read=replies.clock) - entry_key(ping.at)[0] / 1000
         agent.lease.lost()
         try:
             await self.take(agent)

@@ -20,6 +20,7 @@ from meshd.disk.legacy import Left
 from meshd.hosting.entries import decoded
 from meshd.receiving.agent import Agent
 from meshd.settings import HARD_MESSAGE_LIMIT
+from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts import leases as scripts
 from meshd.system.clock import wall
@@ -78,7 +79,8 @@ class Moving:
     async def look(self, name: str) -> tuple[LastWord | None, bool]:
         """How far a name was read, and whether its last holder has left mail for the next."""
         record, left = await asyncio.gather(
-            self._commands.call("GET", self._keys.read(name)), self._commands.call("EXISTS", self._keys.left(name))
+            self._commands.call("GET", self._keys.read(name), read=replies.value),
+            self._commands.call("EXISTS", self._keys.left(name), read=replies.number),
         )
         return read_record(record or b""), bool(left)
 
@@ -100,7 +102,7 @@ class Moving:
     async def take_left(self, agent: Agent) -> None:
         """Take in what the last holder has left, and then remove it."""
         key, last = self._keys.left(agent.name), "-"
-        while page := await self._commands.call("XRANGE", key, last, "+", "COUNT", LEFT_PAGE):
+        while page := await self._commands.call("XRANGE", key, last, "+", "COUNT", LEFT_PAGE, read=replies.entries):
             found = [self._left(flat) for _, flat in page]
             messages = [message for message, _ in found if message is not None]
             until = next((until for _, until in found if until is not None), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -12,17 +11,18 @@ from meshd.core.backoff import Backoff
 from meshd.core.names import Keys, check_name
 from meshd.core.wire import GATE_WINDOW, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
+from meshd.sending.counts import SendCounts
 from meshd.sending.order import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.scripts import answers, sending
 from meshd.store.scripts.script import Invocation
+from meshd.system import clock
 
 T = TypeVar("T")
 
 DEADLINE = 5.0
 _HANG_UP = 1.0  # the caller's time is up already
-_COUNTERS = 10_000
 _TIMES = ("expect_reply", "deadline")  # how long the sender waits is not what it says
 
 
@@ -34,7 +34,7 @@ class Outbox:
         self._keys = keys
         self._commands = commands
         self._incarnation = incarnation
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts = SendCounts()
         self._lanes = Lanes()
 
     @property
@@ -62,17 +62,16 @@ class Outbox:
     async def _in_order(
         self, place: Place, out: Outgoing, deadline: float, first: Callable[[], Awaitable[None]] | None
     ) -> sending.SendResult:
-        pair = (out.sender, out.target)
         invocation = sending.send(
             self._keys,
             out,
             sid=self._incarnation,
-            floor=self._counts.get(pair, 0),
+            floor=self._counts.last((out.sender, out.target)),
             gate=sending.Gate(self.settings.gate_limit, self.settings.gate_enforce),
             digest=_digest(out),
-            ts=time.time(),
+            ts=clock.wall(),
         )
-        commands, until = self._commands, time.monotonic() + deadline
+        commands, until = self._commands, clock.mono() + deadline
         trouble: StoreError | None = None
         if first is None and place.is_open and commands.up.is_set():
             try:  # the usual case, without the price of a timer: the connection has its own
@@ -101,9 +100,7 @@ class Outbox:
                 retry_after=sent.left,
             )
         if sent.n:
-            if len(self._counts) > _COUNTERS:
-                self._counts.clear()
-            self._counts[out.sender, out.target] = sent.n
+            self._counts.counted((out.sender, out.target), sent.n)
         limit = self.settings.gate_limit
         return Receipt(out.id, sent.verdict == "again", sent.held, sent.rate, out.gated and sent.rate > limit)
 
@@ -142,17 +139,17 @@ class Outbox:
         """Call until the store answers, or the time is up. `trouble`: how the call failed before, if it did."""
         backoff = Backoff(base=0.02, cap=0.5)
         maybe_written = isinstance(trouble, OutcomeUnknown)
-        if trouble is None and time.monotonic() >= until and not self._commands.up.is_set():
+        if trouble is None and clock.mono() >= until and not self._commands.up.is_set():
             trouble = self._commands.down_error()  # the time went by while others were waited for
-        while trouble is None or time.monotonic() < until:
+        while trouble is None or clock.mono() < until:
             try:
-                return await self._commands.script(invocation, timeout=max(0.05, until - time.monotonic()))
+                return await self._commands.script(invocation, timeout=max(0.05, until - clock.mono()))
             except OutcomeUnknown as error:
                 maybe_written = True
                 trouble = error
             except (StoreDown, StoreBusy) as error:
                 trouble = error
-            await asyncio.sleep(min(backoff.next(), max(0.0, until - time.monotonic())))
+            await asyncio.sleep(min(backoff.next(), max(0.0, until - clock.mono())))
         facts = {"id": message_id} if message_id else {}
         if maybe_written:
             raise OutcomeUnknown(
@@ -172,4 +169,4 @@ def _digest(out: Outgoing) -> str:
 
 
 def _in(seconds: float) -> float:
-    return time.monotonic() + seconds
+    return clock.mono() + seconds

@@ -67,6 +67,7 @@ class BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
     async def read_from_socket(self) -> bool:
         """Some more bytes of the reply. Raises `TooLarge`."""
         if self._taken > self._bound:
+            self._reader = None  # at once, not when the connection is forgotten
             raise TooLarge(
                 f"a reply of the store is larger than {self._bound >> 20} MiB, and was not read",
                 "meshctl doctor names what is in the way",

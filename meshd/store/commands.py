@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -25,6 +24,7 @@ from meshd.store.link import Link
 from meshd.store.refusals import Forbidden, Redirected, translate
 from meshd.store.replies import Garbled, garbled
 from meshd.store.scripts.script import Invocation, Script
+from meshd.system import clock
 
 log = logging.getLogger("meshd.store")
 
@@ -53,6 +53,10 @@ class _Call:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.written = False
 
+    @property
+    def writes(self) -> bool:
+        return self.script is not None and self.script.writes
+
     def fail(self, error: StoreError) -> None:
         if not self.future.done():
             self.future.set_exception(error)
@@ -78,7 +82,7 @@ class Commands:
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
         self.server: StoreVersion | None = None
-        self.since = time.time()
+        self.since = clock.wall()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
         self.refused: StoreError | None = None
         self.refused_since = 0.0
@@ -167,7 +171,7 @@ class Commands:
     async def _connected(self, backoff: Backoff) -> None:
         """One connection, as long as it stands. Raises `StoreError` at its end."""
         link = await Link.open(self.endpoint, first=True, bound=_BOUND)
-        started = time.monotonic()
+        started = clock.mono()
         try:
             self.server = await greet(link, REPLY_TIMEOUT)
             self._set_up()
@@ -175,7 +179,7 @@ class Commands:
         finally:
             await link.close()
             # Only what has stood for a while starts over: a store that greets and then refuses is not hurried.
-            if time.monotonic() - started > backoff.cap:
+            if clock.mono() - started > backoff.cap:
                 backoff.reset()
 
     async def _serve(self, link: Link) -> None:
@@ -200,7 +204,7 @@ class Commands:
         """Without what the store could not write to its log: it answers before it finds that out."""
         if (room := self._room()) >= _PLENTY:
             return calls
-        writing = [call for call in calls if call.script is not None]
+        writing = [call for call in calls if call.writes]
         size = sum(len(part) for call in writing for part in call.command if isinstance(part, str))
         if not writing or room >= _SPARE + _AMPLIFIED * size:
             return calls
@@ -208,7 +212,7 @@ class Commands:
         for call in writing:
             call.fail(error)
         self._set_refused(error)
-        return [call for call in calls if call.script is None]
+        return [call for call in calls if not call.writes]
 
     async def _exchange(self, link: Link, calls: list[_Call]) -> None:
         """One batch: write, read, give each caller its reply. Raises `Redirected` or `Garbled` behind the last one."""
@@ -222,7 +226,7 @@ class Commands:
             if isinstance(reply, StoreError):
                 call.fail(reply)
                 ends = reply if isinstance(reply, Redirected) else ends
-                if ends is None and (isinstance(reply, StoreBusy) or (call.script and isinstance(reply, Forbidden))):
+                if ends is None and (isinstance(reply, StoreBusy) or (call.writes and isinstance(reply, Forbidden))):
                     self._set_refused(reply)
                 continue
             try:
@@ -248,7 +252,7 @@ class Commands:
 
     def _set_up(self) -> None:
         self.trouble = None
-        self.since = time.time()
+        self.since = clock.wall()
         self.up.set()
         self.tried.set()
         assert self.server is not None
@@ -265,7 +269,7 @@ class Commands:
         self.up.clear()
         self.tried.set()
         if was_up:
-            self.since = time.time()
+            self.since = clock.wall()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline
             self._on_change(False)
         self._outage.begin(f"store down: {error.message}", exc_info=exc_info)
@@ -277,7 +281,7 @@ class Commands:
         else:
             self._refusal.end("the store takes writes again")
         if (before is None) != (error is None):
-            self.refused_since = time.time()
+            self.refused_since = clock.wall()
             self._on_refusal(error is not None)
 
     def _fail_all(self, error: StoreError) -> None:

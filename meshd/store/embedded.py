@@ -118,7 +118,7 @@ class Embedded:
         try:
             link = await Link.open(self._direct)
             try:
-                info = replies.text(await link.call("INFO", "server"))
+                info = replies.facts(await link.call("INFO", "server"))
                 reply = await link.call("CONFIG", "GET", "dir")
             finally:
                 await link.close()
@@ -130,15 +130,14 @@ class Embedded:
                 raise StoreDown(f"the server on {self.socket} does not answer", "is it stopped?") from None
             return False
         folder = os.fsdecode(reply[1]) if replies.are(reply, bytes, bytes) else "an unknown folder"
-        number = re.search(r"^process_id:([0-9]{1,10})\r?$", info, re.MULTILINE)
-        if number is None or not _same_folder(folder, self.folder):
+        pid = info.get("process_id", "")
+        if not re.fullmatch("[0-9]{1,10}", pid) or not _same_folder(folder, self.folder):
             raise ConfigError(
                 f"another server listens on {self.socket}, with its data in {folder}",
                 "stop it, or set AGENT_MESH_SOCKET",
             )
-        pid = int(number[1])
-        log.info("found the embedded store again (pid %d)", pid)
-        self._is_ready(pid)
+        log.info("found the embedded store again (pid %s)", pid)
+        self._is_ready(int(pid))
         return True
 
     async def _start(self, program: str) -> None:

@@ -28,12 +28,12 @@ async def greet(link: Link, timeout: float) -> StoreVersion:
 
     `timeout`, in seconds, is for each of its two answers.
     """
-    info = replies.text(await link.call("INFO", timeout=timeout))  # 6.2 knows only one section or all
-    facts = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    info = await link.call("INFO", timeout=timeout)  # 6.2 knows only one section or all
+    facts = replies.facts(info)
     name = "valkey" if "valkey_version" in facts else "redis"
     found = _VERSION.fullmatch(facts.get(f"{name}_version", ""))
     if found is None:
-        raise replies.garbled(info.encode(), "what it is, with its version")
+        raise replies.garbled(info, "what it is, with its version")
     if (int(found[1]), int(found[2])) < OLDEST[name]:
         needed = ".".join(map(str, OLDEST[name]))
         raise StoreError(f"the store is {name} {found[0]}", f"at least {name} {needed} is needed")

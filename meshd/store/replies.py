@@ -35,6 +35,44 @@ def text(reply: object, wanted: str = "a text") -> str:
     raise garbled(reply, wanted)
 
 
+def value(reply: object) -> bytes | None:
+    """What GET gives: a value, or None."""
+    if reply is not None and not isinstance(reply, bytes):
+        raise garbled(reply, "a value")
+    return reply
+
+
+def number(reply: object) -> int:
+    """An integer, as EXISTS gives it."""
+    if not isinstance(reply, int):
+        raise garbled(reply, "a number")
+    return reply
+
+
+def clock(reply: object) -> float:
+    """TIME: wall seconds."""
+    parts = row(reply, str, str, wanted="the time")
+    if not all(re.fullmatch("[0-9]{1,15}", part) for part in parts):
+        raise garbled(reply, "the time")
+    return int(parts[0]) + int(parts[1]) / 1e6
+
+
+def scanned(reply: object) -> tuple[int, list[bytes]]:
+    """SCAN: where to go on, 0 at the end, and keys."""
+    cursor, keys = row(reply, str, list, wanted="some of the keys")
+    if not re.fullmatch("[0-9]{1,20}", cursor) or not set(map(type, keys)) <= {bytes}:
+        raise garbled(reply, "some of the keys")
+    return int(cursor), keys
+
+
+def facts(reply: object) -> dict[str, str]:
+    """What INFO tells, by name. Paths are among it, which may be no text."""
+    if not isinstance(reply, bytes):
+        raise garbled(reply, "what it is")
+    lines = reply.decode("utf-8", "replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
 def are(reply: object, *kinds: type) -> bool:
     """Whether it is a list with one value of each kind."""
     return isinstance(reply, list) and len(reply) == len(kinds) and all(map(isinstance, reply, kinds))

@@ -10,7 +10,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from tests.bench.figures import milliseconds, row
+from tests.bench.figures import milliseconds, row, scaled
 from tests.helper import a_home
 
 ROUNDS = 100
@@ -23,7 +23,7 @@ def _timed(command: list[str], env: dict[str, str]) -> float:
     return time.perf_counter() - started
 
 
-def whole_process(folder: Path) -> None:
+def whole_process(folder: Path, share: float) -> None:
     """`meshctl send` against the bare interpreter, in turn."""
     script = os.path.join(sysconfig.get_path("scripts"), "meshctl")
     with a_home(folder / "home") as home:
@@ -31,7 +31,7 @@ def whole_process(folder: Path) -> None:
         # Started as a user starts them: without the warnings that the tests turn on.
         env = {k: v for k, v in home.env.items() if not k.startswith("PYTHON")}
         bare, send, site = [], [], []
-        for _ in range(ROUNDS):
+        for _ in range(scaled(ROUNDS, share)):
             bare.append(_timed([sys.executable, "-I", "-S", "-c", "pass"], env))
             send.append(_timed([script, "send", "bob", "hello", "--from", "alice"], env))
             site.append(_timed([sys.executable, "-c", "pass"], env))
@@ -42,10 +42,10 @@ def whole_process(folder: Path) -> None:
     row("ratio to the bare interpreter, median", f"{statistics.median(send) / statistics.median(bare):.2f}")
 
 
-def daemon_start(folder: Path) -> None:
+def daemon_start(folder: Path, share: float) -> None:
     """From an empty home to the first answer from the store."""
     times = []
-    for k in range(STARTS):
+    for k in range(scaled(STARTS, share)):
         with a_home(folder / f"home{k}") as home:
             started = time.perf_counter()
             home.meshctl("up")

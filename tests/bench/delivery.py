@@ -14,11 +14,10 @@ from pathlib import Path
 import redis
 import redis.asyncio
 
-from meshd.commands.table import COMMANDS
 from meshd.core.names import Keys
 from meshd.core.wire import Outgoing
 from meshd.store.scripts import sending
-from tests.bench.figures import milliseconds, row
+from tests.bench.figures import milliseconds, row, scaled
 from tests.helper import Home, Rpc, Store, a_home, program, wait_until
 
 ROUNDS = 1000
@@ -48,9 +47,9 @@ class _FileWatch:
         os.read(self.fd, 4096)
 
 
-def latency(folder: Path) -> None:
+def latency(folder: Path, share: float) -> None:
     """From a send on the control socket to its line in the notify log; raw: from XADD to the reader's wake."""
-    store = _store(folder)
+    store, rounds = _store(folder), scaled(ROUNDS, share)
     with a_home(folder / "home", store.url) as home:
         home.start()
         with home.rpc() as rpc:
@@ -61,10 +60,10 @@ def latency(folder: Path) -> None:
             ours, raw = [], []
             woken = threading.Event()
             wakes: list[float] = []
-            reader = threading.Thread(target=_read_raw, args=(store, woken, wakes, ROUNDS), daemon=True)
+            reader = threading.Thread(target=_read_raw, args=(store, woken, wakes, rounds), daemon=True)
             reader.start()
             with store.client() as client:
-                for _ in range(ROUNDS):
+                for _ in range(rounds):
                     started = time.perf_counter()
                     rpc.send("send", target="bob", message="hello", private=True)
                     watch.wait()
@@ -92,8 +91,9 @@ def _read_raw(store: Store, woken: threading.Event, wakes: list[float], rounds: 
             woken.set()
 
 
-def throughput(folder: Path) -> None:
+def throughput(folder: Path, share: float) -> None:
     """Messages a second from the socket to the notify logs, synced, with one agent and with fifty."""
+    messages = scaled(MESSAGES, share, BATCH)
     for agents in (1, 50):
         store = _store(folder / f"store{agents}")
         with a_home(folder / f"home{agents}", store.url, AGENT_MESH_GATE_LIMIT="1000000") as home:
@@ -104,18 +104,18 @@ def throughput(folder: Path) -> None:
                     rpc.call("register", name=name)
                 started = time.perf_counter()
                 sent = 0
-                while sent < MESSAGES:
+                while sent < messages:
                     _send_batch(rpc, names, sent, BATCH)
                     sent += BATCH
                     due = sent - WINDOW
                     wait_until(lambda due=due: _received(rpc) > due, "receivers keep up", 60)  # type: ignore[misc]
-                wait_until(lambda: _received(rpc) >= MESSAGES, "all messages are received", 60)
+                wait_until(lambda: _received(rpc) >= messages, "all messages are received", 60)
                 seconds = time.perf_counter() - started
                 lost = sum(agent["lost"] for agent in rpc.call("status")["agents"])
             lines = sum(len(home.notify_lines(name)) for name in names)
         store.close()
-        what = f"durable delivery, {agents} agent{'s' * (agents > 1)}, {MESSAGES} messages"
-        row(what, f"{MESSAGES / seconds:.0f} messages/s, {lost} lost, {lines} lines kept", "over 3,000/s in all")
+        what = f"durable delivery, {agents} agent{'s' * (agents > 1)}, {messages} messages"
+        row(what, f"{messages / seconds:.0f} messages/s, {lost} lost, {lines} lines kept", "over 3,000/s in all")
 
 
 def _send_batch(rpc: Rpc, names: list[str], first: int, count: int) -> None:
@@ -132,27 +132,27 @@ def _received(rpc: Rpc) -> int:
     return sum(agent["unread"] for agent in rpc.call("status")["agents"])
 
 
-def pipelined(folder: Path) -> None:
+def pipelined(folder: Path, share: float) -> None:
     """Sends a second over one connection, pipelined, beside the same script through redis-py pipelines."""
-    store = _store(folder)
+    store, sends = _store(folder), scaled(PIPELINED, share, BATCH)
     with a_home(folder / "home", store.url, AGENT_MESH_GATE_LIMIT="1000000") as home:
         home.start()
         ours, raw = [], []
         for _ in range(3):
-            raw.append(asyncio.run(_raw_sends(store)))
-            ours.append(_our_sends(home))
+            raw.append(asyncio.run(_raw_sends(store, sends)))
+            ours.append(_our_sends(home, sends))
     store.close()
     row("raw EVALSHA of the send script, redis.asyncio pipelines", f"{max(raw):.0f}/s")
     row("send over one socket connection, pipelined", f"{max(ours):.0f}/s")
     row("ratio", f"{max(ours) / max(raw):.2f}", "at least 0.7")
 
 
-async def _raw_sends(store: Store) -> float:
+async def _raw_sends(store: Store, sends: int) -> float:
     keys = Keys("raw")
     client = redis.asyncio.Redis(unix_socket_path=store.socket, protocol=2)
     await client.script_load(sending.SEND.source)
     started = time.perf_counter()
-    for first in range(0, PIPELINED, BATCH):
+    for first in range(0, sends, BATCH):
         pipeline = client.pipeline(transaction=False)
         for k in range(first, first + BATCH):
             message_id = f"{time.perf_counter_ns():024x}{k:08x}"
@@ -163,25 +163,24 @@ async def _raw_sends(store: Store) -> float:
         await pipeline.execute()
     seconds = time.perf_counter() - started
     await client.aclose()
-    return PIPELINED / seconds
+    return sends / seconds
 
 
-def _our_sends(home: Home) -> float:
-    assert "send" in COMMANDS
+def _our_sends(home: Home, sends: int) -> float:
     with home.rpc() as rpc:
         started = time.perf_counter()
-        sender = threading.Thread(target=_write_sends, args=(rpc,))
+        sender = threading.Thread(target=_write_sends, args=(rpc, sends))
         sender.start()
-        for _ in range(PIPELINED):
-            rpc._lines.readline()
+        for _ in range(sends):
+            rpc.line()
         seconds = time.perf_counter() - started
         sender.join()
-    return PIPELINED / seconds
+    return sends / seconds
 
 
-def _write_sends(rpc: Rpc) -> None:
+def _write_sends(rpc: Rpc, sends: int) -> None:
     """The requests are made before, so that the client's JSON is not what is measured."""
-    for first in range(0, PIPELINED, BATCH):
+    for first in range(0, sends, BATCH):
         lines = [
             b'{"jsonrpc":"2.0","id":%d,"method":"send","params":{"target":"bob","message":"message %d","from":"alice",'
             b'"private":true}}\n' % (k, k)

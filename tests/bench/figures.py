@@ -18,5 +18,10 @@ def milliseconds(values: Sequence[float]) -> str:
     return f"min {min(ms):.2f}  p50 {statistics.median(ms):.2f}  p99 {quantile(ms, 0.99):.2f} ms"
 
 
+def scaled(number: int, share: float, step: int = 1) -> int:
+    """That share of a number of rounds, in whole steps, and one step at least."""
+    return max(1, round(number * share / step)) * step
+
+
 def row(what: str, figure: str, aim: str = "") -> None:
     print(f"{what:<58} {figure}" + (f"   (aim: {aim})" if aim else ""), flush=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.figures import milliseconds, quantile, row
+from tests.bench.figures import milliseconds, quantile, row, scaled
 from tests.bench.footprint import cpu_of, resident_of
 from tests.helper import Home, a_home, wait_until
 
@@ -71,22 +71,22 @@ def shim(home: Home) -> list[str]:
     return [os.path.join(os.path.dirname(sys.executable), "meshctl"), "mcp"]
 
 
-def sessions(folder: Path) -> None:
+def sessions(folder: Path, share: float) -> None:
     with a_home(folder / "home") as home:
         home.start()
         env = {k: v for k, v in home.env.items() if not k.startswith("PYTHON")}
         Client(shim(home), env).close()  # the first one starts the gateway
-        _starts(home, env)
-        _calls(home, env)
-        _fifty(home, env)
+        _starts(home, env, scaled(STARTS, share))
+        _calls(home, env, scaled(CALLS, share))
+        _at_rest(home, env, scaled(SESSIONS, share), OBSERVED * share)
 
 
-def _starts(home: Home, env: dict[str, str]) -> None:
+def _starts(home: Home, env: dict[str, str], rounds: int) -> None:
     """From spawning to the answer of `initialize`, in turn with a server of the SDK's own."""
     ours: list[float] = []
     theirs: list[float] = []
     our_size = their_size = 0.0
-    for _ in range(STARTS):
+    for _ in range(rounds):
         our_size = _started(shim(home), env, ours)
         their_size = _started([sys.executable, "-c", MINIMAL], env, theirs)
     row("minimal SDK server: start to initialize answered", f"{milliseconds(theirs)}, {their_size:.1f} MiB")
@@ -105,13 +105,13 @@ def _started(command: list[str], env: dict[str, str], times: list[float]) -> flo
     return size
 
 
-def _calls(home: Home, env: dict[str, str]) -> None:
+def _calls(home: Home, env: dict[str, str], rounds: int) -> None:
     """`mesh_send` through the shim, and `send` on the control socket, in turn."""
     home.meshctl("register", "bob")
     client = Client(shim(home), env)
     tool, raw = [], []
     with home.rpc() as rpc:
-        for k in range(1, CALLS + 1):
+        for k in range(1, rounds + 1):
             arguments = {"to": "bob", "message": "hello", "private": True}
             started = time.perf_counter()
             client.ask(k, "tools/call", {"name": "mesh_send", "arguments": arguments})
@@ -126,16 +126,16 @@ def _calls(home: Home, env: dict[str, str]) -> None:
     row("ratio, p50 / p99", ratio)
 
 
-def _fifty(home: Home, env: dict[str, str]) -> None:
+def _at_rest(home: Home, env: dict[str, str], number: int, observed: float) -> None:
     """All of their memory, and what they and the gateway use while nothing happens."""
-    clients = [Client(shim(home), env) for _ in range(SESSIONS)]
+    clients = [Client(shim(home), env) for _ in range(number)]
     pids = [client.process.pid for client in clients]
     gateway, daemon = gateway_of(home), home.daemon.pid if home.daemon else 0
     before = {pid: cpu_of(pid) for pid in (*pids, gateway, daemon)}
-    time.sleep(OBSERVED)  # a benchmark's observation window, not a synchronisation
-    used = {pid: (cpu_of(pid) - before[pid]) / OBSERVED for pid in before}
+    time.sleep(observed)  # a benchmark's observation window, not a synchronisation
+    used = {pid: (cpu_of(pid) - before[pid]) / observed for pid in before}
     size = sum(map(resident_of, pids)) / 1024
-    row(f"{SESSIONS} shims at rest", f"{size:.0f} MiB, {100 * sum(used[pid] for pid in pids):.2f} % of a core")
+    row(f"{number} shims at rest", f"{size:.0f} MiB, {100 * sum(used[pid] for pid in pids):.2f} % of a core")
     row("the gateway that serves them", f"{resident_of(gateway) / 1024:.0f} MiB, {100 * used[gateway]:.2f} % of a core")
     row("the daemon", f"{resident_of(daemon) / 1024:.0f} MiB, {100 * used[daemon]:.2f} % of a core")
     for client in clients:

@@ -212,6 +212,18 @@ def test_an_entry_of_another_installation_gets_the_new_program_and_keeps_the_res
     assert user.meshctl("uninstall", client).startswith("not installed")
 
 
+def test_an_entry_of_codex_that_is_written_inline_is_installed_and_taken_out_like_any_other(user: User) -> None:
+    mine = '[mcp_servers] # mine\nother = {command = "x"} # keep\n'
+    path = user.file(
+        ".codex/config.toml", f'{mine}agent-mesh = {{command = "/old/bin/agent-mesh", args = ["serve"]}}\n'
+    )
+    user.meshctl("install", "codex", "--yes")
+    assert servers(user, "codex")["agent-mesh"] == {"command": OUR_PROGRAM, "args": ["mcp"]}
+    assert user.meshctl("install", "codex") == "already installed for Codex\n"
+    user.meshctl("uninstall", "codex", "--yes")
+    assert path.read_text() == mine
+
+
 @pytest.mark.parametrize("client", ["codex", "gemini"])
 def test_what_the_owner_added_to_our_entry_is_left_alone(user: User, client: str) -> None:
     entry(user, client, command=OUR_PROGRAM, args=["mcp"], description="mine")

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from meshd.sending.counts import SendCounts
 from tests.helper import Home, Rpc, Store, a_home, program, wait_until
 
 SENDS = 3000
@@ -74,3 +77,15 @@ def test_pipelined_sends_keep_their_order_across_an_outage(kind: str, tmp_path: 
 
 def _more_than(rpc: Rpc, count: int) -> bool:
     return int(rpc.call("status")["agents"][0]["unread"]) > count
+
+
+@given(pairs=st.lists(st.integers(0, 9), max_size=60), kept=st.integers(1, 6))
+def test_the_counts_that_are_forgotten_are_those_used_longest_ago(pairs: list[int], kept: int) -> None:
+    """Of the pairs that were used last none is, however many there are."""
+    counts = SendCounts(kept)
+    for number, pair in enumerate(pairs, 1):
+        counts.counted(("alice", str(pair)), number)
+        used = list(dict.fromkeys(reversed(pairs[:number])))
+        for place, other in enumerate(used):
+            known = number - pairs[:number][::-1].index(other)
+            assert counts.last(("alice", str(other))) == (known if place < kept else 0)

@@ -98,11 +98,12 @@ def test_sessions_end_while_the_daemon_is_away(own: Home, own_session: Open) -> 
 AT_EACH_STEP = """
 import os, signal, socket, sys
 from meshctl import client, shim
+from meshctl.shim import reaching
 from meshd import paths
 
 def traced(frame, event, argument):
     global begun, left
-    if frame.f_code.co_filename not in (client.__file__, shim.__file__):
+    if frame.f_code.co_filename not in (client.__file__, shim.__file__, reaching.__file__):
         return None
     frame.f_trace_opcodes = begun = begun or frame.f_code.co_name == "_reach"  # signals are ours from there on
     if begun and event == "opcode":

@@ -13,5 +13,6 @@ from meshd.store.scripts.latest import LATEST
 from meshd.store.scripts.leases import COUNTS, HOST, POSITION, RENEW
 from meshd.store.scripts.script import Script
 from meshd.store.scripts.sending import SEND
+from meshd.store.scripts.who import WHO
 
-ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, COUNTS, LATEST, ANSWER, TAKE, WITHDRAW, HANG_UP)
+ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, COUNTS, LATEST, ANSWER, TAKE, WITHDRAW, HANG_UP, WHO)

@@ -33,10 +33,10 @@ class Invocation(NamedTuple, Generic[T]):
 class Script(Generic[T]):
     """`name`.lua, called by its digest.
 
-    `keys` and `args` are named tuples whose fields, in their order, are KEYS and ARGV; the last key may be left out, by
-    an empty text.
+    `keys` and `args` are named tuples whose fields, in their order, are KEYS and ARGV; more of both may follow, and the
+    last key may be left out, by an empty text.
     `read` makes the result of a reply and raises `Garbled` if it is not one of this script. `wrote(result)`: whether
-    it proves that the store takes writes.
+    it proves that the store takes writes. `writes`: whether it ever does.
     """
 
     def __init__(
@@ -47,10 +47,13 @@ class Script(Generic[T]):
         read: Callable[[Any], T],
         wrote: Callable[[T], bool] = lambda result: True,
         constants: Mapping[str, int] | None = None,
+        *,
+        writes: bool = True,
     ) -> None:
         self.name = name
         self.read = read
         self.wrote = wrote
+        self.writes = writes
         numbers = {
             "KEY": _numbered("KEYS", keys),
             "ARG": _numbered("ARGV", args),

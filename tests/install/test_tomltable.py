@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshctl.install.jsontext import Unparsable
-from meshctl.install.tomltext import TomlTable
+from meshctl.install.tomltable import TomlTable
 
 VALUES = {"command": '/a b/"c"/\\d/é', "args": ["mcp"]}
 PIECES = [
@@ -60,7 +60,7 @@ def test_an_edit_keeps_what_the_owner_wrote() -> None:
     edited = table(text)
     assert edited.values == {"command": "/old", "startup_timeout_sec": 20, "env": {"A": "b"}}
     edited.set({"command": "/new", "args": ["mcp"]})
-    assert edited.text == text.replace('command = "/old" # c', 'command = "/new"').replace(
+    assert edited.text == text.replace('command = "/old" # c', 'command = "/new" # c').replace(
         "[mcp_servers.mesh]\r\n", '[mcp_servers.mesh]\r\nargs = ["mcp"]\r\n'
     )
     edited.remove()
@@ -79,30 +79,62 @@ def test_any_spelling_of_the_header_is_known(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "changed", "removed"),
     [
-        'mcp_servers = {mesh = {command = "x"}}\n',
-        '[mcp_servers]\nmesh = {command = "x"}\n',
-        'mcp_servers.mesh.command = "x"\n',
-        '[mcp_servers]\nmesh.command = "x"\n',
+        (
+            'mcp_servers = {other = {command = "o"}, mesh = {command = "x"}} # c\n',
+            'mcp_servers = {other = {command = "o"}, mesh = {command = "y", args = ["mcp"]}} # c\n',
+            'mcp_servers = {other = {command = "o"}} # c\n',
+        ),
+        (
+            '[mcp_servers]\r\nmesh = {command = "x"} # c\r\nother = {}\r\n',
+            '[mcp_servers]\r\nmesh = {command = "y", args = ["mcp"]} # c\r\nother = {}\r\n',
+            "[mcp_servers]\r\nother = {}\r\n",
+        ),
+        (
+            'a = 1 # c\nmcp_servers.mesh.command = "x" # d\nb = 2\n[c]\n',
+            'a = 1 # c\nmcp_servers.mesh.args = ["mcp"]\nmcp_servers.mesh.command = "y" # d\nb = 2\n[c]\n',
+            "a = 1 # c\nb = 2\n[c]\n",
+        ),
+        (
+            '[mcp_servers]\nmesh.command = "x"\nother.command = "o"\n',
+            '[mcp_servers]\nmesh.args = ["mcp"]\nmesh.command = "y"\nother.command = "o"\n',
+            '[mcp_servers]\nother.command = "o"\n',
+        ),
     ],
+    ids=["inline", "inline in its group", "dotted", "dotted in its group"],
 )
-def test_a_table_that_is_written_otherwise_is_refused(text: str) -> None:
+def test_a_table_without_a_header_of_its_own_is_edited_where_it_stands(text: str, changed: str, removed: str) -> None:
     edited = table(text)
-    assert edited.values == {"command": "x"}
-    with pytest.raises(Unparsable):
-        edited.set({"command": "y"})
-    with pytest.raises(Unparsable):
-        edited.remove()
+    edited.set({"command": "y", "args": ["mcp"]})
+    assert without_spaces(edited.text) == without_spaces(changed)
+    edited = table(text)
+    edited.remove()
+    assert without_spaces(edited.text) == without_spaces(removed)
+
+
+def without_spaces(text: str) -> str:
+    """Between the braces of an inline table they are tomlkit's to choose."""
+    return text.replace(" ", "")
+
+
+def test_a_table_is_added_to_a_group_that_is_inline() -> None:
+    text = 'mcp_servers = {other = {command = "x"}} # c\n[a]\n'
+    edited = table(text)
+    edited.add(VALUES)
+    assert tomllib.loads(edited.text) == {"mcp_servers": {"other": {"command": "x"}, "mesh": VALUES}, "a": {}}
+    assert edited.text.endswith("} # c\n[a]\n")
+    edited.remove()
     assert edited.text == text
 
 
-def test_a_table_that_cannot_be_added_is_refused() -> None:
-    text = 'mcp_servers = {other = {command = "x"}}\n'
+def test_a_table_that_is_taken_up_again_is_changed_where_its_key_is_and_removed_whole() -> None:
+    text = '[mcp_servers.mesh.env]\nA = "b"\n# of the next\n[[x]]\n[mcp_servers.mesh]\ncommand = "x"\n\n[y]\n'
     edited = table(text)
-    with pytest.raises(Unparsable, match="does not understand"):
-        edited.add(VALUES)
-    assert edited.text == text
+    edited.set({"command": "y", "args": ["mcp"]})
+    assert edited.text == text.replace('command = "x"', 'args = ["mcp"]\ncommand = "y"')
+    edited.remove()
+    assert edited.text == "# of the next\n[[x]]\n\n[y]\n"
 
 
 @pytest.mark.parametrize(

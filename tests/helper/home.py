@@ -1,170 +1,22 @@
-"""Homes with real daemons and real stores, and waiting for conditions instead of sleeping."""
+"""Users: their files, their programs, their daemon."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from meshd.store.engine import binary
-
-DEADLINE = 20.0
-
-
-def wait_until(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
-    """The first true value of the condition. Fails, naming `what`, after `deadline` seconds."""
-    until = time.monotonic() + deadline
-    while not (value := condition()):
-        if time.monotonic() > until:
-            raise AssertionError(f"not within {deadline:g} s: {what}")
-        time.sleep(0.01)
-    return value
-
-
-async def eventually(condition: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
-    """`wait_until` for code on an event loop."""
-    until = time.monotonic() + deadline
-    while not (value := condition()):
-        if time.monotonic() > until:
-            raise AssertionError(f"not within {deadline:g} s: {what}")
-        await asyncio.sleep(0.005)
-    return value
-
-
-class Store:
-    """A server process of our own on a Unix socket. `options` are its command-line options."""
-
-    def __init__(self, program: str, folder: Path, *options: str) -> None:
-        self.folder = folder
-        # Not in the folder: a path under pytest's temporary folders may be too long for a socket.
-        self._short = tempfile.TemporaryDirectory(prefix="ms")
-        self.socket = os.path.join(self._short.name, "s")
-        self._command = [program, "--port", "0", "--unixsocket", self.socket, "--dir", str(folder), *options]
-        self.process: subprocess.Popen[bytes]
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.socket}"
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=self.socket, protocol=2)
-
-    def start(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.socket)
-        with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self.answers, "the store answers")
-
-    def answers(self) -> bool:
-        try:
-            with self.client() as client:
-                client.set_retry(Retry(NoBackoff(), 0))  # by default it asks a server that loads again, for seconds
-                return bool(client.ping())
-        except (redis.AuthenticationError, redis.BusyLoadingError):
-            return True
-        except redis.RedisError:
-            return False
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def pause(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.resume()
-            self.kill()
-        self._short.cleanup()
-
-
-def program(kind: str) -> str:
-    """The server program of a kind: the embedded Valkey, or the redis-server on PATH."""
-    return binary() if kind == "valkey" else "redis-server"
-
-
-class Rpc:
-    """A blocking client of the control socket, one JSON line at a time."""
-
-    def __init__(self, path: str) -> None:
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(DEADLINE)
-        try:
-            self.socket.connect(path)
-        except OSError:
-            self.socket.close()
-            raise
-        self._lines = self.socket.makefile("rb")
-        self._id = 0
-
-    def send(self, method: str, /, **params: Any) -> int:
-        """Ask without waiting. A parameter `from` is given as `from_`."""
-        self._id += 1
-        named = {name.rstrip("_"): value for name, value in params.items()}
-        self.raw(json.dumps({"jsonrpc": "2.0", "id": self._id, "method": method, "params": named}).encode() + b"\n")
-        return self._id
-
-    def raw(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def read(self) -> dict[str, Any]:
-        """The next line. Fails with `EOFError` if the daemon closed the connection."""
-        line = self._lines.readline()
-        if not line:
-            raise EOFError
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def call(self, method: str, /, **params: Any) -> Any:
-        """The result; an error fails with its kind."""
-        answer = self.answer(method, **params)
-        if "error" in answer:
-            raise RpcError(answer["error"])
-        return answer["result"]
-
-    def answer(self, method: str, /, **params: Any) -> dict[str, Any]:
-        """The whole answer, result or error; notifications before it are dropped."""
-        request = self.send(method, **params)
-        while (answer := self.read()).get("id") != request:
-            pass
-        return answer
-
-    def close(self) -> None:
-        self._lines.close()
-        self.socket.close()
-
-    def __enter__(self) -> Rpc:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class RpcError(Exception):
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(error)
-        self.kind: str = error["data"]["kind"]
-        self.error = error
+from tests.helper.rpc import Rpc
+from tests.helper.waiting import DEADLINE
 
 
 class Home:

@@ -1,0 +1,24 @@
+"""What the store counted last for each sender and target: a store that went back goes on from there."""
+
+from __future__ import annotations
+
+KEPT = 10_000  # pairs
+
+
+class SendCounts:
+    """The last count of each pair that was used lately. Of others, what a failover takes is not counted."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
+        self._counts: dict[tuple[str, str], int] = {}  # the one that was used last is the last
+
+    def last(self, pair: tuple[str, str]) -> int:
+        """What is known to be counted, 0 if nothing is."""
+        return self._counts.get(pair, 0)
+
+    def counted(self, pair: tuple[str, str], number: int) -> None:
+        """The store says that this was the pair's send of that number."""
+        self._counts.pop(pair, None)
+        self._counts[pair] = number
+        if len(self._counts) > self._kept:
+            del self._counts[next(iter(self._counts))]
