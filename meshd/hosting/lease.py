@@ -189,11 +189,16 @@ class Leases:
         await self._await_handovers(agent)
         agent.lease.end()
         with contextlib.suppress(MeshError):  # else the new holder goes on from the last word that it has
-            await self.write_position(agent)
+            await self.say_last_word(agent)
             await self._moving.give_left(agent, tell=ping is None)
         await self.let_go(agent, why)
         if ping is not None:
             await agent.answer(ping)
+
+    async def say_last_word(self, agent: Agent) -> None:
+        """How far it was read, and the losses that the next holder is to tell of. Raises `StoreError`, `Full`."""
+        if (await self._moving.write_position(agent, given_up=False)).written:
+            await agent.execute(agent.core.give_losses)
 
     async def _await_handovers(self, agent: Agent) -> None:
         changed = asyncio.Event()
@@ -258,7 +263,7 @@ class Leases:
     async def write_position(self, agent: Agent) -> bool:
         """Tell how far it was read; False if the name is not ours any more. Raises `StoreError`."""
         asked = now()
-        ours = await self._moving.write_position(agent, given_up=False)
+        ours, _ = await self._moving.write_position(agent, given_up=False)
         if ours:
             agent.lease.proven(asked)
         return ours

@@ -168,7 +168,14 @@ class Names:
         """Stop hosting a name and give its lease up. Its mail stays, read and unread. Raises `NotFound`."""
         async with self._step(name):
             if (agent := self.agents.get(name)) is None:
+                if name in self.refused:
+                    del self.refused[name]
+                    await self._roster.remove(name)
+                    return
                 raise NotFound(f"{name} is not hosted here", "meshctl who")
+            with contextlib.suppress(StoreError, Full):  # the store's last word stands, and the rest is on our disk
+                if agent.lease.ours:
+                    await self._leases.say_last_word(agent)
             await self._drop(agent, _deregistered(name))
             self._events.publish("agent.deregistered", agent=name)
 
