@@ -35,8 +35,8 @@ _NOTHING = Left("0-0", [], [])
 class _ReadRecord(msgspec.Struct, omit_defaults=True):
     """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, single ids above.
 
-    `l`: so many losses nobody was told of. `b`: the instance whose word it is. `h`: the same for as long as it holds the
-    name; empty once it has given it up.
+    `l`: so many losses nobody was told of. `b`: the instance whose word it is. `h`: the same, for as long as it holds
+    the name.
     """
 
     p: str = "0-0"
