@@ -48,6 +48,10 @@ WHY_SDK = (
     "mcp is the only room that imports the MCP SDK, and a process of its own: the SDK costs a second and more memory "
     "than all the rest, which neither the daemon, through which each message goes, nor any client is to pay"
 )
+WHY_CLOCK = (
+    "wall time and monotonic time are told apart by type (meshd/core/clock.py): where a moment comes from "
+    "time.time() it is a bare float, and nobody notices when it is compared with the other clock's"
+)
 WHY_PATHS = "every meshctl imports meshd.paths and pays for what it loads: the standard library's os and sys only"
 
 NO_IO = {
@@ -139,6 +143,22 @@ def test_only_mcp_s_room_imports_the_sdk() -> None:
         if name.split(".")[0] in SDK and not path.is_relative_to(ROOT / "mcp")
     ]
     assert not wrong, broken(WHY_SDK, wrong)
+
+
+def test_the_clock_is_read_in_one_place() -> None:
+    """Above the floors that have no clock of their own: there a moment has the type of the clock that it is from."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: calls time.{node.func.attr}()"
+        for path in modules()
+        if FLOORS.get(room(path), 0) >= FLOORS["store"] and room(path) not in ("service", "control", "mcp", "__main__")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "time"
+        and node.func.attr in ("time", "monotonic")
+    ]
+    assert not wrong, broken(WHY_CLOCK, wrong)
 
 
 def test_paths_costs_nothing() -> None:

@@ -17,6 +17,7 @@ from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
 from meshd.core.wire import ASKED_TTL, MAXLEN, Outgoing
 from meshd.errors import OutcomeUnknown, TimedOut
+from meshd.system import clock
 
 if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
     from meshd.core.names import Keys
@@ -49,7 +50,7 @@ async def ping(call: Call, p: PingParams, use: Asking) -> Result:
     timeout = check_seconds(p.timeout, "timeout")
     keys, nonce = use.keys, new_id()
     started = time.perf_counter()
-    entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{time.time():.6f}")
+    entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{clock.wall():.6f}")
     with contextlib.suppress(OutcomeUnknown):  # it may have arrived: the answer will tell
         await use.commands.call("XADD", keys.inbox(target), "MAXLEN", "~", MAXLEN, "*", *entry, timeout=timeout)
     left = timeout - (time.perf_counter() - started)
@@ -106,7 +107,7 @@ async def request(call: Call, p: RequestParams, use: Asking) -> Result:
     text = check_text(p.message, use.configuration.current.max_message)
     timeout = check_seconds(p.timeout, "timeout")
     keys, nonce = use.keys, check_nonce(p.id) if p.id is not None else call.new_id()
-    fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{time.time() + timeout:.3f}"))
+    fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{clock.wall() + timeout:.3f}"))
     out = Outgoing(nonce, sender, target, text, fields=fields, asks=ASKED_TTL + math.ceil(timeout))
     reply = await use.requests.ask(out, timeout)
     if reply is None:

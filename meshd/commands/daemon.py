@@ -11,6 +11,7 @@ from msgspec import Meta
 from meshd.commands.base import HOSTED, Call, Command, Params, Printed, Result, about
 from meshd.commands.status import Condition, NoParams, summary
 from meshd.errors import Lagged
+from meshd.system import clock
 
 if TYPE_CHECKING:
     from meshd.hosting.configuration import Configuration
@@ -31,16 +32,16 @@ async def events(call: Call, p: EventsParams, use: Condition) -> Result:
     hub = use.events
     subscription = hub.subscribe()
     try:
-        await call.emit(Result({"event": "snapshot", "seq": hub.last, "ts": time.time(), "status": summary(use)}))
+        await call.emit(Result({"event": "snapshot", "seq": hub.last, "ts": clock.wall(), "status": summary(use)}))
         while p.follow:
             event = await subscription.next(HEARTBEAT)
             if event is not None:
                 await call.emit(Result(event))
             elif subscription.lagged:
-                await call.emit(Result({"event": "lagged", "seq": hub.last, "ts": time.time()}))
+                await call.emit(Result({"event": "lagged", "seq": hub.last, "ts": clock.wall()}))
                 raise Lagged("this subscriber was too slow and has missed events", "subscribe again")
             else:
-                await call.emit(Result({"event": "heartbeat", "seq": hub.last, "ts": time.time()}))
+                await call.emit(Result({"event": "heartbeat", "seq": hub.last, "ts": clock.wall()}))
     finally:
         hub.unsubscribe(subscription)
     return Result({})

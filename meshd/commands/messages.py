@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta
@@ -13,6 +12,7 @@ from meshd.core.inbox import Origin
 from meshd.core.names import EVERYONE, check_name
 from meshd.core.wire import Outgoing, Receipt
 from meshd.errors import MeshError, NotFound, OutcomeUnknown
+from meshd.system import clock
 
 if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
     from meshd.core.names import Keys
@@ -64,7 +64,7 @@ async def send(call: Call, p: SendParams, use: Messaging) -> Result:
 
 async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: float) -> Receipt:
     """The entry is on the disk before the message leaves; it stays unless the message certainly did not."""
-    now = time.time()
+    now = clock.wall()
     fields = (*out.fields, "expect_reply", "1", "deadline", f"{now + within:.3f}")
 
     opened = False
@@ -142,7 +142,7 @@ async def reply(call: Call, p: ReplyParams, use: Messaging) -> Result:
         sender, (peer, request, about) = _received(call, p, use)
         re = p.where if request else about or p.where  # a re-ping stands for what it is about
     if request:
-        fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
+        fields = ("from", sender, "reply", text, "ts", f"{clock.wall():.6f}")
         peer = await use.requests.reply(re, answer_id, fields)
     if peer is None:
         return Result({"status": "replied", "id": re})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 from meshd.commands.base import HOSTED, Call, Command, Nothing, Params, Printed, Result, about
 from meshd.commands.tables import duration, table
 from meshd.core.ledger import MAX_PINGS
 from meshd.core.text import cut, one_line
+from meshd.system import clock
 
 
 class PendingParams(Params):
@@ -37,7 +37,7 @@ async def pending(call: Call, p: PendingParams, use: Nothing) -> Result:
 def show_pending(data: dict[str, Any]) -> Printed:
     if not data["entries"]:
         return Printed("(no pending entries)\n")
-    now = time.time()
+    now = clock.wall()
     rows = [["ID", "TO", "STATE", "DUE", "RE-PINGS", "TEXT"]]
     for entry in data["entries"]:
         left = entry["deadline"] - now

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +13,7 @@ from meshd.commands.base import Call, Command, Params, Printed, Result
 from meshd.commands.tables import duration, shown_worked, table
 from meshd.observing import metrics
 from meshd.service.manager import managed_by
+from meshd.system import clock
 
 if TYPE_CHECKING:
     from meshd.hosting.configuration import Configuration
@@ -95,7 +95,7 @@ def summary(of: Condition) -> dict[str, Any]:
 def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
     # What every agent suffers from while the store is down is said once, of the store.
     trouble = None if agent.health.of_store and not store_up else agent.health.trouble
-    if trouble is None and store_up and agent.health.stalled(time.monotonic()):
+    if trouble is None and store_up and agent.health.stalled(clock.mono()):
         trouble = "its reader hangs: the disk may not answer"
     if trouble is not None:
         state = "trouble"
@@ -137,7 +137,7 @@ async def _once(known: asyncio.Event, timeout: float, use: Condition) -> Result:
 
 def show_status(data: dict[str, Any]) -> Printed:
     """The answer first, then what it rests on, then one line for each thing that is wrong."""
-    store, now = data["store"], time.time()
+    store, now = data["store"], clock.wall()
     by = f", by {data['managed_by']}" if data["managed_by"] != "user" else ""
     lines = [
         _verdict(data, now),
@@ -231,7 +231,7 @@ def _wake_trouble(agent: dict[str, Any]) -> str:
     name, wake = agent["name"], agent["wake"]
     said = "".join(f"{name}: the {rung} rung failed: {why}\n" for rung, why in wake["failed"].items())
     if wake["ringing"] and wake["waiting_since"] is not None:
-        waited = duration(time.time() - wake["waiting_since"])
+        waited = duration(clock.wall() - wake["waiting_since"])
         said += f"{name}: woken by {wake['ringing']}, and has not read its mail for {waited}\n"
     return said
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
+
+from meshd.system import clock
 
 
 def ago(ts: float | None) -> str:
     """How long ago, for a table: `5s`, `3m`, `2h`, `4d`."""
     if ts is None:
         return "-"
-    return duration(time.time() - ts)
+    return duration(clock.wall() - ts)
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta
@@ -15,6 +14,7 @@ from meshd.commands.checks import check_seconds, deadline_in
 from meshd.core.names import check_name
 from meshd.disk.logcursor import LogCursor
 from meshd.errors import ConfigError, Unreadable
+from meshd.system import clock
 
 if TYPE_CHECKING:
     from meshd.receiving.agent import Agent
@@ -70,10 +70,10 @@ async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, cha
             await call.emit(Result({"line": line}))
         if lines:
             await _in_thread(cursor.save)
-            quiet_since = time.monotonic()
+            quiet_since = clock.mono()
         agent.check_hosted()
         await changed.wait()
-        if time.monotonic() - quiet_since < BURST_WINDOW:
+        if clock.mono() - quiet_since < BURST_WINDOW:
             await _gather(changed)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from meshd.core.clock import Wall
 from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
 from meshd.core.ledger import MAX_ENTRIES, Ledger, entry_for
@@ -51,7 +52,7 @@ class AgentCore:
     # --- deciding ---
 
     def receive(
-        self, entries: Sequence[Decoded], cursor: str, now: float, info: StreamInfo | None = None
+        self, entries: Sequence[Decoded], cursor: str, now: Wall, info: StreamInfo | None = None
     ) -> list[Effect]:
         """A read of the private stream: what came up to `cursor`, and the stream's counts if they were asked.
 
@@ -91,7 +92,7 @@ class AgentCore:
                 return news[:k], entry.at
         return news, max(cursor, self.inbox.position.at, key=entry_key)
 
-    def receive_group(self, entries: Sequence[Message | Malformed], cursor: str, now: float) -> list[Effect]:
+    def receive_group(self, entries: Sequence[Message | Malformed], cursor: str, now: Wall) -> list[Effect]:
         """Broadcasts from the group stream, and where its reader stands."""
         after = entry_key(self.inbox.group or "0-0")
         news = [m for m in entries if entry_key(m.at) > after]
@@ -104,11 +105,11 @@ class AgentCore:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} broadcast{'s' * (batch.lost > 1)}, gone from the store")
         return [*self._stored(batch, mine), *rest]
 
-    def forget_group(self, now: float) -> list[Effect]:
+    def forget_group(self, now: Wall) -> list[Effect]:
         """The group stream went back: what it still has may be new, and the ids tell what is not."""
         return [Commit([Batch(now=now, group="0-0")])]
 
-    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, trimmed: int = 0) -> list[Effect]:
+    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: Wall, trimmed: int = 0) -> list[Effect]:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
         unsure = inbox.losses.unsure_after(trimmed)
@@ -153,15 +154,15 @@ class AgentCore:
         malformed = [e for e in entries if isinstance(e, Malformed) and _mark(e, batch) in batch.seen]
         return [Quarantine(malformed), Commit([batch])] if malformed else [Commit([batch])]
 
-    def tick(self, now: float, fallen: Collection[str] = ()) -> list[Effect]:
+    def tick(self, now: Wall, fallen: Collection[str] = ()) -> list[Effect]:
         """What fell due in the ledger. `fallen`: entries that are due whatever the wall clock says by now."""
         due = self.ledger.due(now, fallen)
         return [Commit(due)] if due else []
 
-    def next_due(self) -> float | None:
+    def next_due(self) -> Wall | None:
         return self.ledger.next_due()
 
-    def open_reply(self, message_id: str, to: str, text: str, now: float, within: float) -> list[Effect]:
+    def open_reply(self, message_id: str, to: str, text: str, now: Wall, within: float) -> list[Effect]:
         """An entry for a message that is about to be sent. The same id again changes nothing."""
         if message_id in self.ledger.entries:
             return []
@@ -176,7 +177,7 @@ class AgentCore:
         known = [entry_id for entry_id in ids if entry_id in self.ledger.entries]
         return [Commit([Closed(ids=known)])] if known else []
 
-    def mark_sent(self, entry_id: str, now: float) -> list[Effect]:
+    def mark_sent(self, entry_id: str, now: Wall) -> list[Effect]:
         return [Commit([Sent(id=entry_id, now=now)])] if entry_id in self.ledger.entries else []
 
     def mark_read(self, ids: Sequence[str], lost: int = 0) -> list[Effect]:
@@ -205,7 +206,7 @@ class AgentCore:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
         return [Commit([elsewhere])]
 
-    def take_left(self, messages: Sequence[Message], until: Position | None, now: float) -> list[Effect]:
+    def take_left(self, messages: Sequence[Message], until: Position | None, now: Wall) -> list[Effect]:
         """Unread mail that only the disk of the previous holder had; with `until`, all that is not in the store."""
         inbox = self.inbox
         fresh = [message for message in messages if not inbox.is_duplicate(message.id)]

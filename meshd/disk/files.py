@@ -7,6 +7,8 @@ import fcntl
 import os
 import stat
 import tempfile
+import threading
+from collections.abc import Iterator
 
 from meshd.errors import AlreadyRunning, ConfigError
 
@@ -85,6 +87,44 @@ def sync_dir(folder: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class OpenFile:
+    """A file descriptor that one thread at a time works with, and that may be closed from outside at any moment."""
+
+    def __init__(self) -> None:
+        self.fd = -1
+        self._busy = threading.Lock()
+        self._closing = False
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """For as long as this lasts nobody else has it, and it is not closed. Whoever uses it may open it again."""
+        with self._busy:
+            self._closing = False
+            try:
+                yield
+            finally:
+                if self._closing:
+                    self.set(-1)
+
+    def set(self, fd: int) -> None:
+        """Go on with this one; the one before is closed. For the user."""
+        before, self.fd = self.fd, fd
+        if before >= 0:
+            os.close(before)
+
+    def place(self) -> tuple[int, int]:
+        """Device and inode, by which a path can be told to lead here. For the user."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
+    def close(self) -> None:
+        """Never waits: a thread that hangs in the file closes it when it comes back."""
+        self._closing = True
+        if self._busy.acquire(blocking=False):
+            self.set(-1)
+            self._busy.release()
 
 
 def holder(path: str) -> int | None:

@@ -12,22 +12,22 @@ import contextlib
 import errno
 import os
 import shutil
-import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
 from meshd.core.records import FORMAT, Header, Record, decode, encode
-from meshd.disk.files import make_folders, sync_dir, write_all
+from meshd.disk.files import OpenFile, make_folders, sync_dir, write_all
 from meshd.disk.pace import Pace
 from meshd.errors import ConfigError
 
 COMPACT_SIZE = 1 << 20
 # Ends half a line, so that the next record has a line of its own. No record contains it: JSON writes it as an escape.
 _CAN = b"\x18"
+_READ_SIZE = 1 << 20
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -55,10 +55,9 @@ class JournalHealth(NamedTuple):
 
 def look(path: str, name: str) -> JournalHealth:
     """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
-    with open(path, "rb") as file:
-        data = file.read()
-    _, _, damaged = Journal(path, name)._parse(data)
-    return JournalHealth(len(data), damaged)
+    with open(path, "rb", _READ_SIZE) as file:
+        _, _, damaged = Journal(path, name)._parse(file)
+        return JournalHealth(file.tell(), damaged)
 
 
 class Journal:
@@ -71,9 +70,7 @@ class Journal:
         self.path = path
         self.name = name
         self.damaged = 0
-        self._busy = threading.Lock()
-        self._closing = False
-        self._fd = -1
+        self._file = OpenFile()
         self._place: tuple[int, int] | None = None  # device and inode of the file that has our records
         self._size = 0
         self._torn = False  # half a line stands behind `_size`
@@ -82,40 +79,40 @@ class Journal:
 
     def load(self) -> list[Record]:
         """All records in order; a torn tail is cut off. Raises `ConfigError` for a newer format, file untouched."""
-        with self._work():
+        with self._file.used():
             try:
-                with open(self.path, "rb") as file:
-                    data = file.read()
-                    self._place = _place(file.fileno())
+                file = open(self.path, "rb", _READ_SIZE)  # noqa: SIM115
             except FileNotFoundError:
                 return []
-            records, good, self.damaged = self._parse(data)
+            with file:
+                status = os.fstat(file.fileno())
+                records, good, self.damaged = self._parse(file)
+            self._place = status.st_dev, status.st_ino
             if self.damaged:
                 shutil.copy2(self.path, f"{self.path}.damaged-{int(time.time())}")
                 self._rewrite(records)
-            elif good < len(data):
+            elif good < status.st_size:
                 os.truncate(self.path, good)
             return records
 
-    def _parse(self, data: bytes) -> tuple[list[Record], int, int]:
+    def _parse(self, lines: Iterable[bytes]) -> tuple[list[Record], int, int]:
         """The records, where the last good one ends, and how many lines are damaged (a torn tail is not)."""
         records: list[Record] = []
-        start = good = damaged = suspect = whole = 0
+        end = good = damaged = suspect = whole = 0
         pace = Pace()
-        while start < len(data):
+        for line in lines:
             pace()
-            newline = data.find(b"\n", start)
-            end = newline + 1 if newline >= 0 else len(data)
-            body = data[start + 9 : end - 1]
-            if newline >= 0 and data[start : start + 9] == b"%08x " % zlib.crc32(body):
+            end += len(line)
+            body = line[9:-1]
+            is_whole = line.endswith(b"\n")
+            if is_whole and line[:9] == b"%08x " % zlib.crc32(body):
                 records.append(self._record(body))
                 good = end
                 damaged += suspect
                 suspect = whole = 0
-            elif newline < 0 or data[newline - 1 : newline] != _CAN:
+            elif not line.endswith(_CAN + b"\n"):
                 suspect += 1  # damage if a good line follows, else the torn tail
-                whole += newline >= 0  # a torn line has no end: one that has was written, and is damaged
-            start = end
+                whole += is_whole  # a torn line has no end: one that has was written, and is damaged
         return records, good, damaged + whole
 
     def _record(self, body: bytes) -> Record:
@@ -136,22 +133,21 @@ class Journal:
     def append(self, records: Iterable[Record]) -> None:
         """Write the records and sync. Raises `JournalGone` if they would be in no file that a restart finds."""
         lines = b"".join(map(_line, records))
-        with self._work():
-            self._closing = False
-            if self._fd < 0:
+        with self._file.used():
+            if self._file.fd < 0:
                 self._open()
             if self._size == 0:
                 lines = _line(Header(name=self.name, format=FORMAT)) + lines
             try:
                 if self._torn and not self._take_back():
                     lines = _CAN + b"\n" + lines
-                write_all(self._fd, lines)
-                os.fdatasync(self._fd)
+                write_all(self._file.fd, lines)
+                os.fdatasync(self._file.fd)
                 self._check_name()
             except OSError:
                 self._take_back()
                 raise
-            self._size = os.fstat(self._fd).st_size if self._torn else self._size + len(lines)
+            self._size = os.fstat(self._file.fd).st_size if self._torn else self._size + len(lines)
             self._torn = False
 
     def _open(self) -> None:
@@ -161,10 +157,11 @@ class Journal:
             fd = os.open(self.path, flags, 0o600)
         except FileNotFoundError:
             raise JournalGone(self.path) from None
-        if self._place not in (None, _place(fd)):
-            os.close(fd)
+        self._file.set(fd)
+        if self._place not in (None, self._file.place()):
+            self._file.set(-1)
             raise JournalGone(self.path)
-        self._fd, self._place, self._size = fd, _place(fd), os.fstat(fd).st_size
+        self._place, self._size = self._file.place(), os.fstat(fd).st_size
         self._named = self._size > 0
 
     def _check_name(self) -> None:
@@ -185,7 +182,7 @@ class Journal:
     def _take_back(self) -> bool:
         """Cut off what stands behind the last record. A file that takes appends only (see chattr(1)) refuses."""
         try:
-            os.ftruncate(self._fd, self._size)
+            os.ftruncate(self._file.fd, self._size)
         except OSError:
             self._torn = True
         else:
@@ -205,8 +202,7 @@ class Journal:
         Makes the folder, too, if it is gone. If the error is of the last step, which syncs the folder, then the new
         file is the journal, and no record is taken into it before the folder could be synced.
         """
-        with self._work():
-            self._closing = False
+        with self._file.used():
             self._rewrite(snapshot, live)
 
     def _rewrite(self, records: Iterable[Record], live: int = 0) -> None:
@@ -229,35 +225,13 @@ class Journal:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        self._close()
-        self._fd, self._place, self._size, self._torn, self._named = fd, _place(fd), size, False, False
+        self._file.set(fd)
+        self._place, self._size, self._torn, self._named = self._file.place(), size, False, False
         # A message takes more room than its text has bytes: so much is to be expected of what counts later.
         self._scale = max(1.0, size / live) if live > COMPACT_SIZE else 1.0
         sync_dir(folder)
         self._named = True
 
-    @contextlib.contextmanager
-    def _work(self) -> Iterator[None]:
-        try:
-            with self._busy:
-                yield
-        finally:
-            if self._closing:
-                self.close()
-
     def close(self) -> None:
-        """Never waits: a thread that hangs in this file closes it when it comes back."""
-        self._closing = True
-        if self._busy.acquire(blocking=False):
-            self._close()
-            self._busy.release()
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-
-def _place(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino
+        """Never waits: a thread that hangs in the file closes it when it comes back."""
+        self._file.close()

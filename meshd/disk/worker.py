@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 log = logging.getLogger("meshd.disk")
 
@@ -30,12 +30,26 @@ PATIENCE = 5.0  # seconds that the daemon's end waits for jobs that hang
 T = TypeVar("T")
 
 
-class _Job:
-    """A call and what came of it. `waker` is what its caller waits for, on the loop."""
+class Sequel(NamedTuple):
+    """What a job's thread does next, while the job's caller goes on: `ended` is told on the loop what it raised."""
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    call: Callable[[], None]
+    ended: Callable[[BaseException | None], None]
+
+
+class _Job:
+    """A call and what came of it: the caller waits for `waker` on the loop, or is called by `ended`."""
+
+    def __init__(
+        self,
+        call: Callable[[], Any],
+        sequel: Sequel | None = None,
+        ended: Callable[[BaseException | None], None] | None = None,
+    ) -> None:
         self.call = call
-        self.waker: asyncio.Future[None]
+        self.sequel = _Job(sequel.call, ended=sequel.ended) if sequel is not None else None
+        self.ended = ended
+        self.waker: asyncio.Future[None] | None = None
         self.begun: float | None = None  # monotonic seconds
         self.over = False  # for its caller: the loop has been told, or the caller waits no longer
         self.result: Any = None
@@ -50,7 +64,9 @@ class _Job:
 
     def tell(self) -> None:
         self.over = True
-        if not self.waker.done():
+        if self.ended is not None:
+            self.ended(self.error)
+        if self.waker is not None and not self.waker.done():
             self.waker.set_result(None)
 
 
@@ -73,16 +89,17 @@ class DiskWorker:
         self._end: asyncio.TimerHandle | None = None
         self._given_up = False
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """What the call returns or raises, from a thread.
+    async def run(self, call: Callable[[], T], sequel: Sequel | None = None) -> T:
+        """What the call returns or raises, from a thread. If it was no error the thread goes on with the sequel.
 
+        A sequel costs no second hop, and may overlap with the next job.
         A caller that is cancelled goes on once the thread is done, because it would close the files that the thread
         works with. Raises `OSError` if the disk gave no answer, and the daemon's end could wait no longer.
         """
         if self._given_up:
             raise _no_answer()
-        job = _Job(call)
-        self._put(job)
+        job = _Job(call, sequel)
+        job.waker = self._put(job)
         cancelled: asyncio.CancelledError | None = None
         while not job.over:
             try:
@@ -102,9 +119,9 @@ class DiskWorker:
         begun = [job.begun for job in self._open if job.begun is not None]
         return time.monotonic() - min(begun) if begun else 0.0
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, job: _Job) -> asyncio.Future[None]:
         self._loop = asyncio.get_running_loop()
-        job.waker = self._loop.create_future()
+        job.waker = waker = self._loop.create_future()
         self._open.add(job)
         if len(self._open) > self._threads:
             if self._threads < THREADS:
@@ -112,6 +129,7 @@ class DiskWorker:
             elif self._watch is None:
                 self._watch = self._loop.call_later(HUNG, self._look)
         self._waiting.put(job)
+        return waker
 
     def _start(self, count: int) -> None:
         for _ in range(count):
@@ -138,13 +156,18 @@ class DiskWorker:
         while (job := self._waiting.get()) is not None:
             if job.over:
                 continue  # given up before it was begun
-            job.run()
-            self._ended.append(job)
-            # Asked without a lock: at worst two threads tell of it, and the second time there is nothing to see.
-            if not self._told:
-                self._told = True
-                with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                    self._loop.call_soon_threadsafe(self._settle)
+            self._do(job)
+            if job.sequel is not None and job.error is None:
+                self._do(job.sequel)
+
+    def _do(self, job: _Job) -> None:
+        job.run()
+        self._ended.append(job)
+        # Asked without a lock: at worst two threads tell of it, and the second time there is nothing to see.
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                self._loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
         """Tell the callers of what has ended, and end threads that were started in the place of hung ones."""
@@ -152,6 +175,8 @@ class DiskWorker:
         while self._ended:
             job = self._ended.popleft()
             self._open.discard(job)
+            if job.sequel is not None and job.error is None:
+                self._open.add(job.sequel)  # until it ends, which is told after this
             job.tell()
         if self._threads > THREADS:
             for _ in range(self._threads - THREADS - self._hung()):
@@ -166,7 +191,7 @@ class DiskWorker:
 
     def _give_up(self) -> None:
         self._given_up = True
-        for job in self._open:
+        for job in list(self._open):
             job.error = _no_answer()
             job.tell()
 

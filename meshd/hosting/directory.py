@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from meshd.core.backoff import Backoff
@@ -13,6 +12,7 @@ from meshd.hosting.entries import registered
 from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts.who import who
+from meshd.system import clock
 
 HOUSEKEEPING = 45.0  # seconds
 REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
@@ -45,7 +45,7 @@ class Directory:
         Costs one round trip, in which an index range, the entries of the names of the last time and a bounded piece of
         a scan for 0.1 programs are asked for, and another one for names that are new.
         """
-        now = time.time()
+        now = clock.wall()
         floor, asked = now - REMEMBERED if everyone else now, sorted({*self._known, *self._heard})
         present, _ = await asyncio.gather(
             self._commands.script(who(self._keys, floor=floor, names=asked)), self._scan(steps=1)
@@ -92,7 +92,7 @@ class Directory:
             await self._commands.up.wait()
             try:
                 await self._scan()
-                oldest = f"{time.time() - REMEMBERED:.3f}"
+                oldest = f"{clock.wall() - REMEMBERED:.3f}"
                 await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", oldest)
             except StoreError:
                 await asyncio.sleep(backoff.next())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +13,7 @@ from meshd.core.text import one_line
 from meshd.core.wake import RUNGS, STEP, Worked
 from meshd.errors import NotAllowed
 from meshd.receiving.agent import Agent
+from meshd.system import clock
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def entry(agent: Agent) -> bytes:
             "agent": agent.name,
             "role": agent.hosted.role,
             "pid": os.getpid(),
-            "ts": time.time(),
+            "ts": clock.wall(),
             "host": _HOST,
             "version": __version__,
             "session": agent.sessions > 0,
@@ -91,7 +91,7 @@ def decoded(value: bytes, type_: type[T]) -> T | None:
 
 def held(name: str, registry: bytes) -> NotAllowed:
     """The error that names who holds a name, by its registry entry or nothing."""
-    known = registered(name, registry or b"{}", time.time())
+    known = registered(name, registry or b"{}", clock.wall())
     where = f"the daemon on {known['host']} (pid {known['pid']})" if known["host"] else "another daemon"
     return NotAllowed(
         f"{name} is held by {where}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 import weakref
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from meshd.hosting.roster import Roster
 from meshd.observing.events import EventHub
 from meshd.receiving.agent import Agent, Shared
 from meshd.receiving.broadcasts import GroupReader
+from meshd.system import clock
 
 log = logging.getLogger("meshd")
 
@@ -118,7 +118,7 @@ class Names:
         async with self._step(name):
             agent = self.agents.get(name)
             if agent is None:
-                return await self._host_new(name, Hosted(role or "", time.time(), stealth), takeover)
+                return await self._host_new(name, Hosted(role or "", clock.wall(), stealth), takeover)
             old = agent.hosted
             changed = Hosted(old.role if role is None else role, old.since, old.stealth and stealth)
             if changed != old:

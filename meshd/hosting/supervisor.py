@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import time
 from typing import Any, TypeVar
 
 from meshd import paths
@@ -38,6 +37,7 @@ from meshd.store import endpoint
 from meshd.store.commands import Commands
 from meshd.store.embedded import Embedded
 from meshd.store.waits import Waiters
+from meshd.system import clock
 from meshd.system.clock import mono
 
 T = TypeVar("T", bound=tuple[Any, ...])
@@ -49,12 +49,14 @@ class Supervisor:
     """All parts of one daemon, each under its own name. `run` is the daemon's life."""
 
     def __init__(self, settings: Settings) -> None:
-        self.started = time.time()
+        self.started = clock.wall()
         self.events = EventHub()
         self.configuration = Configuration(settings, self.events)
         for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
             private_dir(folder)
-        self.instance = hosted_file.instance(os.path.join(paths.state_dir(), "instance"))
+        self.instance = hosted_file.instance(
+            os.path.join(paths.state_dir(), "instance"), os.path.join(paths.cache_dir(), "instance")
+        )
         self.keys = Keys(settings.prefix)
         self.embedded = None if settings.url else Embedded(paths.store_dir(), paths.store_socket_path())
         self.endpoint = self.embedded or endpoint.from_url(settings.url or "", settings.prefix)

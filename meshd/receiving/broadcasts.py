@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from meshd.core.backoff import Backoff
@@ -29,6 +28,7 @@ from meshd.store.endpoint import BLOCK, Endpoint
 from meshd.store.link import Link
 from meshd.store.replies import RawEntries
 from meshd.store.scripts.leases import counts
+from meshd.system import clock
 
 log = logging.getLogger("meshd.group")
 
@@ -63,8 +63,8 @@ class GroupReader:
         self._budget = Budget(READ_COUNT)
         self.cursor: str | None = None  # up to where the stream was read; None before the first look at it
         self.trouble: str | None = None  # but the store's own, which is said of the store
-        self.since = time.time()  # so long it reads, or is in trouble
-        self._last_turn = time.monotonic()
+        self.since = clock.wall()  # so long it reads, or is in trouble
+        self._last_turn = clock.mono()
         self._outage = Outage(log)
 
     async def run(self) -> None:
@@ -72,7 +72,7 @@ class GroupReader:
         backoff = Backoff()
         try:
             while True:
-                self._last_turn = time.monotonic()
+                self._last_turn = clock.mono()
                 try:
                     await self._follow(backoff)
                 except StoreError as error:
@@ -96,7 +96,7 @@ class GroupReader:
     def _say_trouble(self, text: str | None, *, exc_info: bool = False) -> None:
         """This keeps broadcasts from everybody; None: nothing does any more."""
         if (text is None) != (self.trouble is None):
-            self.since = time.time()
+            self.since = clock.wall()
         self.trouble = text
         if text is not None:
             self._outage.begin(f"broadcasts are not received: {text}", exc_info=exc_info)
@@ -170,7 +170,7 @@ class GroupReader:
         link = await Link.open(self._endpoint, first=True)
         try:
             while True:
-                self._last_turn = time.monotonic()
+                self._last_turn = clock.mono()
                 info, _ = await link.probe(self._keys.group, "$", 1)
                 self._say_trouble(None)
                 went_back = self.cursor is not None and entry_key(info.last) < entry_key(self.cursor)
@@ -186,7 +186,7 @@ class GroupReader:
                     for feed in self._feeds.values():
                         feed.went_back()
                 while raw := await self._read(link, self.cursor):
-                    self._last_turn = time.monotonic()
+                    self._last_turn = clock.mono()
                     backoff.reset()
                     self._hand_out(raw)
                     await asyncio.sleep(0)  # many agents are fed from one read: others have their turn

@@ -18,7 +18,8 @@ from meshd.core.effects import Commit, Effect, Quarantine
 from meshd.core.records import Batch, Record
 from meshd.disk import quarantine
 from meshd.disk.journal import Journal, JournalGone
-from meshd.disk.worker import DiskWorker
+from meshd.disk.pace import Pace
+from meshd.disk.worker import DiskWorker, Sequel
 from meshd.errors import Full, MeshError
 from meshd.observing.background import Background
 from meshd.receiving.health import JOURNAL, Health
@@ -60,8 +61,10 @@ class Executor:
     def load(self) -> None:
         """Fold the journal, and finish the notify log. Blocks; raises `ConfigError`, `OSError`."""
         records = self._journal.load()
+        pace = Pace()
         for record in records:
             self._core.apply(record)
+            pace()
         if self._journal.damaged:
             name, damaged = self._core.name, self._journal.damaged
             log.error("%s: %d damaged records in the journal, kept aside", name, damaged, extra={"agent": name})
@@ -125,17 +128,16 @@ class Executor:
             raise type(self._ended)(self._ended.message, self._ended.hint)
 
     async def _commit(self, records: Sequence[Record]) -> None:
-        await self._on_disk(functools.partial(self._write, records))
+        await self._on_disk(functools.partial(self._write, records), self._notify.sequel)
         for record in records:
             self._core.apply(record)
-        self._notify.look()
         self._told(records)
         if self._journal.compaction_due(self._core.inbox.unread_bytes) and not self._compacting:
             self._compacting = True
             self._background.start(self._compact(), f"{self._core.name}: compaction")
 
     def _write(self, records: Sequence[Record]) -> None:
-        """In a thread: the journal first and synced, then the lines that tell of it."""
+        """In a thread: the journal first and synced, then the lines wait that tell of it."""
         batch = records[-1]
         if isinstance(batch, Batch):
             batch.offset = self._notify.offset()
@@ -164,10 +166,10 @@ class Executor:
         finally:
             self._compacting = False
 
-    async def _on_disk(self, job: Callable[[], None]) -> None:
+    async def _on_disk(self, job: Callable[[], None], sequel: Sequel | None = None) -> None:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
         try:
-            await self._disk.run(job)
+            await self._disk.run(job, sequel)
         except OSError as error:
             where = os.path.dirname(error.filename or self._journal.path)
             text = f"cannot write in {where}: {error.strerror or error}"

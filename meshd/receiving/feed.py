@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,6 +13,7 @@ from meshd.core.message import Malformed, Message, entry_key
 from meshd.errors import MeshError, StoreBusy, StoreDown, StoreError
 from meshd.receiving.agent import Agent
 from meshd.receiving.health import BROADCASTS
+from meshd.system import clock
 
 log = logging.getLogger("meshd.group")
 
@@ -122,7 +122,7 @@ class Feed:
     async def _step(self, at: str) -> None:
         core = self._agent.core
         if self._forget:
-            await self._agent.insist(lambda: core.forget_group(time.time()))
+            await self._agent.insist(lambda: core.forget_group(clock.wall()))
             self._forget = False
         if self._behind:
             to = self._group.cursor
@@ -144,7 +144,7 @@ class Feed:
         if broadcasts:
             self._taking_in = True
             try:
-                await self._agent.insist(lambda: core.receive_group(broadcasts, cursor, time.time()))
+                await self._agent.insist(lambda: core.receive_group(broadcasts, cursor, clock.wall()))
             finally:
                 self._taking_in = False
         if not self._forget:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from meshd.observing.events import EventHub
 from meshd.observing.outage import Troubles
+from meshd.system import clock
 
 # Where a trouble comes from, the one that is shown first of several.
 JOURNAL, READER, STORE, BROADCASTS, NOTIFY = "journal", "reader", "store", "broadcasts", "notify log"
@@ -20,9 +20,9 @@ class Health:
 
     def __init__(self, name: str, events: EventHub, troubles: Troubles) -> None:
         self.caught_up = asyncio.Event()
-        self.since = time.time()  # so long it receives, catches up, or is in trouble
+        self.since = clock.wall()  # so long it receives, catches up, or is in trouble
         self.restarts = 0
-        self.last_turn = time.monotonic()  # of the reader
+        self.last_turn = clock.mono()  # of the reader
         self.last_received = 0.0
         self._name = name
         self._events = events
@@ -46,7 +46,7 @@ class Health:
     def say(self, source: str, text: str, *, exc_info: bool = False) -> None:
         """It suffers from this now."""
         if not self._troubles:
-            self.since = time.time()
+            self.since = clock.wall()
         if self._troubles.get(source) == text:
             return
         self._troubles[source] = text
@@ -59,7 +59,7 @@ class Health:
         if not any(self._troubles.pop(source, None) for source in sources):
             return
         if not self._troubles:
-            self.since = time.time()
+            self.since = clock.wall()
         self._tell()
 
     def end(self) -> None:
@@ -71,12 +71,12 @@ class Health:
 
     def set_caught_up(self, caught_up: bool) -> None:
         if caught_up != self.caught_up.is_set():
-            self.since = time.time()
+            self.since = clock.wall()
         (self.caught_up.set if caught_up else self.caught_up.clear)()
 
     def turned(self) -> None:
         """Its reader has come round."""
-        self.last_turn = time.monotonic()
+        self.last_turn = clock.mono()
 
     def stalled(self, mono: float) -> bool:
         """Whether its reader should have come round by now, the store being up. `mono` in monotonic seconds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import time
 from typing import TYPE_CHECKING
 
 from meshd.core.backoff import Backoff
@@ -15,6 +14,7 @@ from meshd.receiving.health import READER, STORE
 from meshd.store.bounds import Budget, TooLarge
 from meshd.store.endpoint import BLOCK
 from meshd.store.link import Link
+from meshd.system import clock
 
 if TYPE_CHECKING:
     from meshd.receiving.agent import Agent, Shared
@@ -39,7 +39,7 @@ class Reader:
         backoff, agent, commands = Backoff(), self._agent, self._shared.commands
         while True:
             self._health.turned()
-            started = time.monotonic()
+            started = clock.mono()
             try:
                 if not await agent.may_receive():
                     return
@@ -57,7 +57,7 @@ class Reader:
             except Exception:
                 self._health.restarts += 1
                 self._health.say(READER, "its reader failed and is started again; see the log", exc_info=True)
-            if time.monotonic() - started > 60:
+            if clock.mono() - started > 60:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
 
@@ -100,18 +100,19 @@ class Reader:
             entries = [decode(at, fields, shared.keys, limit) for at, fields in raw]
             last = raw[-1][0].decode() if raw else cursor
             went_back = info is not None and core.inbox.went_back(info)
-            effects = await agent.insist(functools.partial(core.receive, entries, last, time.time(), info))
+            effects = await agent.insist(functools.partial(core.receive, entries, last, clock.wall(), info))
             self._health.well(READER, STORE)
             if went_back:
                 agent.lease.lost()  # and with the stream's end perhaps the lease: it is asked for before the rest
-            for effect in effects:
-                if isinstance(effect, CheckLease) and not await agent.heard_of_move(effect.ping):
-                    return
-            if info is not None and not full and not went_back:
+            moved = next((effect for effect in effects if isinstance(effect, CheckLease)), None)
+            if moved is not None and not await agent.heard_of_move(moved.ping):
+                return
+            more = full or went_back or moved is not None
+            if info is not None and not more:
                 self._health.set_caught_up(True)
             # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
-            stalled = time.monotonic() - asked > BLOCK + 1
-            probe = full or went_back or (info is None and not raw) or stalled
+            stalled = clock.mono() - asked > BLOCK + 1
+            probe = more or (info is None and not raw) or stalled
 
     async def _around(self, stream: str) -> None:
         """What comes next is more than can be read at once: find out how much may be. Entries that are too large by
@@ -125,7 +126,7 @@ class Reader:
                 if self._budget.known([entry.bytes for entry in found]):
                     return
                 entry = Malformed(found[0].id, f"{found[0].bytes} bytes, too large to be read", ())
-                await agent.insist(functools.partial(core.receive, [entry], entry.at, time.time()))
+                await agent.insist(functools.partial(core.receive, [entry], entry.at, clock.wall()))
         finally:
             await link.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from meshd.core.ledger import Escalate, Reping
 from meshd.core.wire import Outgoing
 from meshd.errors import StoreError, UsageError
 from meshd.observing.background import Background
+from meshd.system import clock
 
 if TYPE_CHECKING:
     from meshd.receiving.agent import Agent, Shared
@@ -47,7 +47,7 @@ class Reminders:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        wall, mono = time.time(), time.monotonic()
+        wall, mono = clock.wall(), clock.mono()
         entries = self._agent.core.ledger.entries.values()
         due = {(entry.id, entry.due): mono + entry.due - wall for entry in entries if entry.due}
         # The smaller of both clocks' waits: what was due in a minute is, wherever the wall clock is set to.
@@ -58,7 +58,7 @@ class Reminders:
 
     def _on_timer(self) -> None:
         self._timer = None
-        now = time.monotonic()
+        now = clock.mono()
         fallen = {entry_id for (entry_id, _), at in self._due.items() if at <= now}
         if fallen:
             self._ticking = True
@@ -68,7 +68,7 @@ class Reminders:
 
     async def _tick(self, fallen: Collection[str]) -> None:
         try:
-            await self._agent.insist(lambda: self._agent.core.tick(time.time(), fallen))
+            await self._agent.insist(lambda: self._agent.core.tick(clock.wall(), fallen))
         finally:
             self._ticking = False
             self.wind()
@@ -112,7 +112,7 @@ class Reminders:
             about = {"agent": agent.name, "message_id": action.about}
             log.debug("%s: a re-ping waits for the store: %s", agent.name, error.message, extra=about)
             return False
-        await agent.insist(lambda: agent.core.mark_sent(action.about, time.time()))
+        await agent.insist(lambda: agent.core.mark_sent(action.about, clock.wall()))
         return True
 
     async def end(self) -> None:

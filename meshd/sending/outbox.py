@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.scripts import answers, sending
 from meshd.store.scripts.script import Invocation
+from meshd.system import clock
 
 T = TypeVar("T")
 
@@ -69,9 +69,9 @@ class Outbox:
             floor=self._counts.last((out.sender, out.target)),
             gate=sending.Gate(self.settings.gate_limit, self.settings.gate_enforce),
             digest=_digest(out),
-            ts=time.time(),
+            ts=clock.wall(),
         )
-        commands, until = self._commands, time.monotonic() + deadline
+        commands, until = self._commands, clock.mono() + deadline
         trouble: StoreError | None = None
         if first is None and place.is_open and commands.up.is_set():
             try:  # the usual case, without the price of a timer: the connection has its own
@@ -139,17 +139,17 @@ class Outbox:
         """Call until the store answers, or the time is up. `trouble`: how the call failed before, if it did."""
         backoff = Backoff(base=0.02, cap=0.5)
         maybe_written = isinstance(trouble, OutcomeUnknown)
-        if trouble is None and time.monotonic() >= until and not self._commands.up.is_set():
+        if trouble is None and clock.mono() >= until and not self._commands.up.is_set():
             trouble = self._commands.down_error()  # the time went by while others were waited for
-        while trouble is None or time.monotonic() < until:
+        while trouble is None or clock.mono() < until:
             try:
-                return await self._commands.script(invocation, timeout=max(0.05, until - time.monotonic()))
+                return await self._commands.script(invocation, timeout=max(0.05, until - clock.mono()))
             except OutcomeUnknown as error:
                 maybe_written = True
                 trouble = error
             except (StoreDown, StoreBusy) as error:
                 trouble = error
-            await asyncio.sleep(min(backoff.next(), max(0.0, until - time.monotonic())))
+            await asyncio.sleep(min(backoff.next(), max(0.0, until - clock.mono())))
         facts = {"id": message_id} if message_id else {}
         if maybe_written:
             raise OutcomeUnknown(
@@ -169,4 +169,4 @@ def _digest(out: Outgoing) -> str:
 
 
 def _in(seconds: float) -> float:
-    return time.monotonic() + seconds
+    return clock.mono() + seconds

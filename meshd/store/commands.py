@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -25,6 +24,7 @@ from meshd.store.link import Link
 from meshd.store.refusals import Forbidden, Redirected, translate
 from meshd.store.replies import Garbled, garbled
 from meshd.store.scripts.script import Invocation, Script
+from meshd.system import clock
 
 log = logging.getLogger("meshd.store")
 
@@ -82,7 +82,7 @@ class Commands:
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
         self.server: StoreVersion | None = None
-        self.since = time.time()
+        self.since = clock.wall()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
         self.refused: StoreError | None = None
         self.refused_since = 0.0
@@ -171,7 +171,7 @@ class Commands:
     async def _connected(self, backoff: Backoff) -> None:
         """One connection, as long as it stands. Raises `StoreError` at its end."""
         link = await Link.open(self.endpoint, first=True, bound=_BOUND)
-        started = time.monotonic()
+        started = clock.mono()
         try:
             self.server = await greet(link, REPLY_TIMEOUT)
             self._set_up()
@@ -179,7 +179,7 @@ class Commands:
         finally:
             await link.close()
             # Only what has stood for a while starts over: a store that greets and then refuses is not hurried.
-            if time.monotonic() - started > backoff.cap:
+            if clock.mono() - started > backoff.cap:
                 backoff.reset()
 
     async def _serve(self, link: Link) -> None:
@@ -252,7 +252,7 @@ class Commands:
 
     def _set_up(self) -> None:
         self.trouble = None
-        self.since = time.time()
+        self.since = clock.wall()
         self.up.set()
         self.tried.set()
         assert self.server is not None
@@ -269,7 +269,7 @@ class Commands:
         self.up.clear()
         self.tried.set()
         if was_up:
-            self.since = time.time()
+            self.since = clock.wall()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline
             self._on_change(False)
         self._outage.begin(f"store down: {error.message}", exc_info=exc_info)
@@ -281,7 +281,7 @@ class Commands:
         else:
             self._refusal.end("the store takes writes again")
         if (before is None) != (error is None):
-            self.refused_since = time.time()
+            self.refused_since = clock.wall()
             self._on_refusal(error is not None)
 
     def _fail_all(self, error: StoreError) -> None:

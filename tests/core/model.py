@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from meshd.core import records
 from meshd.core.agent import AgentCore
-from meshd.core.effects import Commit, Effect, Quarantine
+from meshd.core.clock import Wall
+from meshd.core.effects import CheckLease, Commit, Effect, Quarantine
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import decode, entry_key
 from meshd.core.names import Keys
@@ -137,7 +138,7 @@ class Machine:
 
     # --- the reader, with the daemon's rules for when to ask for the counts ---
 
-    def read(self, stream: Stream, now: float, crash: int | None = None) -> None:
+    def read(self, stream: Stream, now: Wall, crash: int | None = None) -> None:
         """One read of the stream."""
         self.caught_up = False
         cursor = self.core.inbox.position.at
@@ -150,11 +151,14 @@ class Machine:
         went_back = info is not None and self.core.inbox.went_back(info)
         entries = [decode(at.encode(), flat, KEYS, LIMIT) for at, flat in raw]
         last = raw[-1][0] if raw else cursor
+        before = len(self.done)
         if self.execute(lambda: self.core.receive(entries, last, now, info), crash):
-            self.probe = full or went_back or (info is None and not raw)
-            self.caught_up = info is not None and not full and not went_back
+            # What stands behind such news is read next.
+            moved = any(isinstance(effect, CheckLease) for effect in self.done[before:])
+            self.probe = full or went_back or moved or (info is None and not raw)
+            self.caught_up = info is not None and not full and not went_back and not moved
 
-    def catch_up(self, stream: Stream, now: float) -> None:
+    def catch_up(self, stream: Stream, now: Wall) -> None:
         """Read until there is nothing more, and the counts say so."""
         for _ in range(2 + stream.added):
             self.probe = True

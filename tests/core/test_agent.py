@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from meshd.core import records
 from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
 from meshd.core.effects import CheckLease, Pong, Wake
 from meshd.core.inbox import SEEN_WINDOW, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
@@ -23,7 +24,7 @@ from tests.core.model import KEYS, LIMIT, MAXLEN, Fields, Machine, Stream, field
 
 crashes = st.none() | st.integers(0, 5)
 senders = st.sampled_from(["alice", "carol"])
-NOW = 1_700_000_000.0
+NOW = Wall(1_700_000_000.0)
 
 
 class InboxMachine(RuleBasedStateMachine):

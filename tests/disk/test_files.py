@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -176,10 +179,70 @@ def test_a_hosted_file_that_cannot_be_understood_is_refused_untouched(tmp_path: 
 
 
 def test_an_instance_is_stable_and_each_state_folder_has_its_own(tmp_path: Path) -> None:
-    one = hosted.instance(str(tmp_path / "one"))
-    assert hosted.instance(str(tmp_path / "one")) == one
-    assert hosted.instance(str(tmp_path / "two")) != one
+    one = instance(tmp_path / "one")
+    assert instance(tmp_path / "one") == one
+    assert instance(tmp_path / "two") != one
     assert len(one) == 32
+
+
+def instance(home: Path) -> str:
+    for folder in ("state", "cache"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+    return hosted.instance(str(home / "state" / "instance"), str(home / "cache" / "instance"))
+
+
+@pytest.mark.parametrize("gone", ["state", "cache"])
+def test_an_instance_outlives_either_of_its_folders(tmp_path: Path, gone: str) -> None:
+    """Whoever lost its state folder still holds its leases, and finds them; one after the other they may go."""
+    one = instance(tmp_path)
+    for folder in (gone, "state", "cache", gone):
+        shutil.rmtree(tmp_path / folder)
+        assert instance(tmp_path) == one
+    shutil.rmtree(tmp_path / "state")
+    shutil.rmtree(tmp_path / "cache")
+    assert instance(tmp_path) != one
+
+
+def test_the_copy_of_a_home_is_another_instance(tmp_path: Path) -> None:
+    """Both would take each other's leases for their own, and both receive. A link to it is no copy."""
+    one = instance(tmp_path / "home")
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    copy = instance(tmp_path / "copy")
+    assert copy != one
+    assert instance(tmp_path / "copy") == copy
+    assert instance(tmp_path / "home") == one
+    (tmp_path / "link").symlink_to(tmp_path / "home")
+    assert instance(tmp_path / "link") == one
+
+
+def test_a_cache_that_is_shared_gives_nobody_another_s_instance(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    spare = str(tmp_path / "spare")
+    made = {name: hosted.instance(str(tmp_path / name / "instance"), spare) for name in ("one", "two")}
+    assert made["one"] != made["two"]
+    (tmp_path / "one" / "instance").unlink()
+    assert hosted.instance(str(tmp_path / "one" / "instance"), spare) != made["two"]
+
+
+def test_a_seed_of_an_older_version_keeps_its_leases(tmp_path: Path) -> None:
+    """It is as it was, and from then on belongs to its folder."""
+    (tmp_path / "home" / "state").mkdir(parents=True)
+    seed = "5eed" * 8
+    (tmp_path / "home" / "state" / "instance").write_text(seed)
+    with contextlib.suppress(OSError):
+        machine = Path("/etc/machine-id").read_text().strip()
+        assert instance(tmp_path / "home") == hashlib.sha256(f"{seed} {machine}".encode()).hexdigest()[:32]
+    one = instance(tmp_path / "home")
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    assert instance(tmp_path / "copy") != one
+    shutil.rmtree(tmp_path / "home" / "state")
+    assert instance(tmp_path / "home") == one
+
+
+def test_an_instance_needs_no_cache(tmp_path: Path) -> None:
+    path, spare = str(tmp_path / "instance"), str(tmp_path / "none" / "instance")
+    assert hosted.instance(path, spare) == hosted.instance(path, spare)
 
 
 def test_quarantine_keeps_the_fields_as_they_came(tmp_path: Path) -> None:

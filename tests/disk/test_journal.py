@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import Message
 from meshd.core.records import Batch, Closed, Header, Opened, Position, Read, Record, Snapshot
@@ -239,9 +240,9 @@ def test_compaction_gives_the_same_state_and_appending_goes_on(tmp_path: Path) -
             core.apply(record)
 
     append(*HISTORY)
-    for effect in core.open_reply("q", "alice", "x", 1.0, 2.0):
+    for effect in core.open_reply("q", "alice", "x", Wall(1.0), 2.0):
         append(*getattr(effect, "records", ()))
-    for effect in core.receive([message(9)], "9-0", 1.0, StreamInfo(1, 9, "9-0")):
+    for effect in core.receive([message(9)], "9-0", Wall(1.0), StreamInfo(1, 9, "9-0")):
         append(*getattr(effect, "records", ()))
     size = path.stat().st_size
     journal.compact(core.snapshot())

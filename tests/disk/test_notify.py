@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.disk.logcursor import MAX_READ, LogCursor
-from meshd.disk.notify import KEPT, ROTATE_SIZE, NotifyLog
+from meshd.disk.notify import KEPT, MOST_WAITING, ROTATE_SIZE, NotifyLog
 
 LINES = ["📨 alice: “hi” [a]", "📢 bob: ü [b]", "⏰ carol: \\n [c]"]
 
@@ -18,7 +24,8 @@ LINES = ["📨 alice: “hi” [a]", "📢 bob: ü [b]", "⏰ carol: \\n [c]"]
 def say(log: NotifyLog, *lines: str) -> int:
     """Append as the agent does; the offset that its journal would hold."""
     offset = log.offset()
-    log.append(lines, offset)
+    log.put(lines)
+    log.flush()
     return offset
 
 
@@ -51,15 +58,181 @@ def test_after_a_crash_at_any_byte_the_batch_is_whole_and_nothing_is_repeated(tm
         assert path.read_bytes() == before + whole + b"next\n"
 
 
-def test_an_append_that_failed_half_way_is_continued(tmp_path: Path) -> None:
-    """The same call again writes what is missing."""
+@contextlib.contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """The disk takes so many bytes, and then no more."""
+    real, left = os.write, count
+
+    def write(fd: int, data: bytes) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done = real(fd, data[:left])
+        left -= done
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", write)
+        yield
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[NotifyLog]:
+    made = NotifyLog(str(tmp_path / "log"))
+    yield made
+    made.close()
+
+
+WHOLE = "".join(f"{line}\n" for line in LINES).encode()
+
+
+def fails_to_say(log: NotifyLog, *lines: str) -> None:
+    log.put(lines)
+    with pytest.raises(OSError, match=r"space|directory|Permission|device"):
+        log.flush()
+    assert log.waiting
+
+
+def test_a_disk_that_is_full_at_any_byte_delays_lines_and_loses_none(tmp_path: Path) -> None:
+    """What comes meanwhile stands behind them; the journal's offset is where each batch will begin."""
+    for room in range(len(WHOLE)):
+        path = tmp_path / f"log{room}"
+        log = NotifyLog(str(path))
+        with room_for(room):
+            fails_to_say(log, *LINES)
+            assert log.offset() == len(WHOLE)
+            fails_to_say(log, "later")
+        assert path.read_bytes() == WHOLE[:room]
+        log.flush()
+        assert not log.waiting
+        assert path.read_bytes() == WHOLE + b"later\n"
+        assert log.offset() == len(WHOLE) + 6
+        log.close()
+
+
+@pytest.mark.parametrize("take", ["remove", "move", "cut off"])
+def test_half_a_line_is_written_whole_where_its_beginning_is_gone(tmp_path: Path, log: NotifyLog, take: str) -> None:
     path = tmp_path / "log"
+    with room_for(len(WHOLE) - 5):
+        fails_to_say(log, *LINES)
+    if take == "remove":
+        path.unlink()
+    elif take == "move":
+        path.rename(tmp_path / "elsewhere")
+    else:
+        os.truncate(path, 0)
+    say(log, "later")
+    assert lines_of(path) == [LINES[2], "later"]
+
+
+def test_what_stands_in_its_place_delays_lines_until_it_is_gone(tmp_path: Path, log: NotifyLog) -> None:
+    """A folder, a fifo that nobody reads, a folder of logs that is a file: the next call finds it mended."""
+    path = tmp_path / "log"
+    said = ["first"]
+    say(log, "first")
+    for what in ("folder", "fifo", "no folder"):
+        path.unlink()
+        if what == "folder":
+            path.mkdir()
+        elif what == "fifo":
+            os.mkfifo(path)
+        else:
+            tmp_path.rmdir()
+            tmp_path.touch()
+        assert log.offset() == sum(len(line) + 1 for line in said)
+        fails_to_say(log, f"{what} 1")
+        fails_to_say(log, f"{what} 2")
+        if what == "folder":
+            path.rmdir()
+        else:
+            (path if what == "fifo" else tmp_path).unlink()
+        log.flush()
+        said = [f"{what} 1", f"{what} 2"]
+        assert lines_of(path) == said
+
+
+def test_a_folder_of_logs_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "agent-mesh" / "log"
     log = NotifyLog(str(path))
-    offset = say(log, LINES[0])
-    log.append(LINES, offset)
-    log.append(LINES, offset)
+    say(log, "a")
+    shutil.rmtree(tmp_path / "cache")
+    say(log, "b")
     log.close()
-    assert lines_of(path) == LINES
+    assert lines_of(path) == ["b"]
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_of_what_waits_for_too_long_the_log_says_how_much_was_left_out(tmp_path: Path, log: NotifyLog) -> None:
+    """Memory is bounded; what came first is there, and what comes after it was mended."""
+    path = tmp_path / "log"
+    path.mkdir()
+    line = "x" * 99
+    for _ in range(3 * MOST_WAITING // 1000):
+        fails_to_say(log, *[line] * 10)
+    assert log.offset() <= MOST_WAITING + 1000
+    path.rmdir()
+    say(log, "mended")
+    *kept, left_out = lines_of(path)
+    assert set(kept) == {line}
+    assert MOST_WAITING <= 100 * len(kept) <= MOST_WAITING + 1000
+    number = 10 * (3 * MOST_WAITING // 1000) - len(kept) + 1
+    assert left_out == f"⚠ {number} lines left out: this log could not be written"
+    say(log, "after that")
+    assert lines_of(path)[-1] == "after that"
+
+
+def test_a_log_that_cannot_be_rotated_is_written_on(tmp_path: Path, log: NotifyLog) -> None:
+    """For there are folders in the places of the older ones."""
+    for k in range(1, KEPT + 1):
+        (tmp_path / f"log.{k}" / "x").mkdir(parents=True)
+    block = "x" * (ROTATE_SIZE // 2)
+    for k in range(3):
+        say(log, f"{k} {block}")
+    assert [line[0] for line in lines_of(tmp_path / "log")] == ["0", "1", "2"]
+    shutil.rmtree(tmp_path / "log.1")
+    say(log, "after that")
+    assert lines_of(tmp_path / "log") == ["after that"]
+
+
+@pytest.mark.parametrize("what", ["folder", "fifo", "no folder"])
+def test_finishing_fails_for_no_reason_and_the_lines_wait(tmp_path: Path, what: str) -> None:
+    """An agent is hosted whatever its log is like."""
+    path = tmp_path / "folder" / "log"
+    if what == "no folder":
+        path.parent.touch()
+    else:
+        path.parent.mkdir()
+        (os.mkdir if what == "folder" else os.mkfifo)(path)
+    log = NotifyLog(str(path))
+    log.finish(LINES, 12)
+    assert log.waiting
+    if what == "folder":
+        path.rmdir()
+    else:
+        (path.parent if what == "no folder" else path).unlink()
+    say(log, "next")
+    log.close()
+    assert lines_of(path) == [*LINES, "next"]
+
+
+def test_finishing_on_a_full_disk_is_continued(tmp_path: Path, log: NotifyLog) -> None:
+    """At the very byte where the crash and then the disk cut it."""
+    path = tmp_path / "log"
+    path.write_bytes(b"before\n" + WHOLE[:20])
+    with room_for(15):
+        log.finish(LINES, 7)
+    assert path.read_bytes() == b"before\n" + WHOLE[:35]
+    say(log, "next")
+    assert path.read_bytes() == b"before\n" + WHOLE + b"next\n"
+
+
+def test_the_offset_is_known_without_a_look_at_the_disk_once_it_was_loaded(tmp_path: Path, log: NotifyLog) -> None:
+    """Also of an agent whose last record is no batch."""
+    (tmp_path / "log").write_bytes(WHOLE)
+    log.finish([], 0)
+    assert log.offset() == len(WHOLE)
+    say(log, "next")
+    assert (tmp_path / "log").read_bytes() == WHOLE + b"next\n"
 
 
 def test_a_file_that_is_not_what_it_was_gets_the_batch_again(tmp_path: Path) -> None:
@@ -79,7 +252,7 @@ def test_a_file_that_was_moved_away_is_made_again(tmp_path: Path) -> None:
     log = NotifyLog(str(path))
     say(log, "a")
     path.rename(tmp_path / "elsewhere")
-    assert say(log, "b") == 0
+    say(log, "b")
     path.unlink()
     say(log, "c")
     log.close()
@@ -110,10 +283,15 @@ def test_after_a_rotation_and_a_crash_the_batch_begins_the_new_file(tmp_path: Pa
     path = tmp_path / "log"
     path.write_bytes(b"y" * ROTATE_SIZE + b"\n")
     log = NotifyLog(str(path))
+    log.finish([], 0)
     assert log.offset() == 0
     log.close()
     log = NotifyLog(str(path))
-    log.finish(LINES, 0)
+    log.finish(LINES, 0)  # the crash came before the rotation
+    log.close()
+    path.write_bytes(path.read_bytes()[:-4])
+    log = NotifyLog(str(path))
+    log.finish(LINES, 0)  # and after it
     log.close()
     assert lines_of(path) == LINES
 
@@ -127,7 +305,8 @@ def cursor(folder: Path) -> LogCursor:
 
 def rotate(log: NotifyLog) -> None:
     """What happens at a mebibyte, without writing one."""
-    log._rotate()
+    with log._file.used():
+        log._rotate()
 
 
 @settings(max_examples=60, deadline=None)
@@ -139,7 +318,7 @@ def test_a_reader_gets_every_line_once_across_rotations(history: list[str]) -> N
         log, numbers = NotifyLog(str(folder / "log")), itertools.count()
         reader, got = cursor(folder), list[str]()
         said, rotations = list[str](), 0
-        log.offset()
+        log.flush()
         for what in history:
             if what == "say":
                 said.append(f"📨 {next(numbers)}")

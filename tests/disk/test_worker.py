@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from meshd.disk.worker import MOST_THREADS, THREADS, DiskWorker
+from meshd.disk.worker import MOST_THREADS, THREADS, DiskWorker, Sequel
 from tests.helper import DEADLINE, eventually
 
 
@@ -180,3 +180,20 @@ async def test_jobs_of_one_agent_keep_their_order_beside_another_that_hangs(work
     hang.let_go()
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.gather(*hung)
+
+
+async def test_a_job_s_caller_does_not_wait_for_its_sequel(worker: DiskWorker, hang: Hang) -> None:
+    """Which comes after the job, in its thread, and whose end is told on the loop; after an error there is none."""
+    ended: list[BaseException | None] = []
+    thread = await worker.run(threading.current_thread, Sequel(hang, ended.append))
+    await eventually(lambda: hang.begun, "the sequel hangs")
+    assert [await worker.run(functools.partial(abs, k)) for k in range(20)] == list(range(20))
+    assert (worker.longest() > 0, ended, thread.is_alive()) == (True, [], True)
+    with pytest.raises(ZeroDivisionError):
+        await worker.run(lambda: 1 // 0, Sequel(hang, ended.append))
+    hang.let_go()
+    await eventually(lambda: ended, "the sequel's end is told")
+    assert (ended, hang.begun) == ([None], 1)
+    await worker.run(lambda: 1, Sequel(lambda: print(1 // 0), ended.append))
+    await eventually(lambda: len(ended) == 2, "its error is told")
+    assert isinstance(ended[1], ZeroDivisionError)

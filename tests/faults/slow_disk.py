@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import subprocess
@@ -19,12 +20,14 @@ needs_a_compiler = pytest.mark.skipif(
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Where the library is, until this process ends."""
-    folder = tempfile.TemporaryDirectory(prefix="slow-disk-")
-    command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", f"{folder.name}/slow_disk.so", str(SOURCE)]
-    subprocess.run([*command, "-ldl"], check=True)
-    return folder
+def _library() -> str:
+    """Compiled once, and kept until this process ends."""
+    folder = tempfile.mkdtemp(prefix="slow-disk-")
+    atexit.register(shutil.rmtree, folder)
+    library = f"{folder}/slow_disk.so"
+    command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, str(SOURCE), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
 
 
 class SlowDisk:
@@ -52,7 +55,7 @@ class SlowDisk:
         self._mended = folder / "mended"
         self._log = folder / "calls"
         self.env = {
-            "LD_PRELOAD": f"{_folder().name}/slow_disk.so",
+            "LD_PRELOAD": _library(),
             "SLOW_DISK_CALLS": calls,
             "SLOW_DISK_FILES": files,
             "SLOW_DISK_EVERY": str(every),

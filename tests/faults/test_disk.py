@@ -157,3 +157,18 @@ def test_the_state_folder_is_removed_under_the_daemon(tmp_path: Path, mesh_store
         home.start()
         wait_until(lambda: unread(home, "bob") == 2, "bob has both after a restart")
         assert texts(home, "bob") == ["before", "after"]
+
+
+def test_the_whole_state_is_removed_and_the_name_is_its_own_again_at_once(
+    tmp_path: Path, mesh_store: Store, prefix: str
+) -> None:
+    """The lease of the daemon that died without it is this daemon's: nobody waits until it runs out."""
+    with a_home(tmp_path / "home", mesh_store.url, AGENT_MESH_PREFIX=prefix) as home:
+        home.start()
+        home.meshctl("register", "bob")
+        home.kill()
+        shutil.rmtree(home.state)
+        home.start()
+        home.meshctl("register", "bob")
+        send(home, "bob", "hello")
+        wait_until(lambda: unread(home, "bob") == 1, "bob's mail")
