@@ -2,14 +2,13 @@
 -- Its parameters: who.py.
 --
 -- Behind the index come the registry keys, declared as every key is. Returns the index, name and score in turn, and a
--- registry entry or '' for each of the keys; '' too for what is so long that it is none.
+-- registry entry or '' for each of the keys, cut where it is so long that it is none.
 local index = redis.call('ZRANGEBYSCORE', KEY.presence, ARG.floor, '+inf', 'WITHSCORES', 'LIMIT', 0, CONST.NAMES)
 local entries = {}
 for first = 2, #KEYS, 1000 do -- unpack has a bound
   local values = redis.call('MGET', unpack(KEYS, first, math.min(first + 999, #KEYS)))
   for i = 1, #values do
-    local value = values[i]
-    entries[#entries + 1] = value and #value <= CONST.ENTRY and value or ''
+    entries[#entries + 1] = string.sub(values[i] or '', 1, CONST.ENTRY)
   end
 end
 return {index, entries}

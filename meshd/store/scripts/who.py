@@ -16,7 +16,8 @@ _ENTRY = 16 << 10  # bytes of a registry entry; ours have some hundred
 class Present(NamedTuple):
     """`expires`: until when each name of the index is held, wall seconds.
 
-    `entries`: the registry entry of each name that was asked for, JSON as somebody wrote it, or empty.
+    `entries`: the registry entry of each name that was asked for, JSON as somebody wrote it and its first
+    bytes only if it is very long; or empty.
     """
 
     expires: dict[str, float]
