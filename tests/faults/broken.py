@@ -36,6 +36,7 @@ class Mesh:
         self.home = home
         self.broken = broken
         self.told: list[str] = []  # broadcasts
+        self.repeats = 0  # sends that were not acknowledged in time; after one, the order is not what was asked for
         self.sent: dict[str, list[str]] = {name: [] for name in (*GOOD, *broken)}
 
     @property
@@ -78,25 +79,29 @@ class Mesh:
 
     def tell(self, rpc: Rpc, count: int) -> None:
         """So many broadcasts, and direct messages to each good agent; some for the broken ones, whatever becomes
-        of these."""
-        calls = []
-        for n in range(count):
-            text = f"all-{len(self.told) + n}"
-            calls.append(rpc.send("broadcast", message=text, from_=TELLER))
-        self.told += [f"all-{len(self.told) + n}" for n in range(count)]
+        of these. A store that is made to read large entries answers nobody meanwhile: what is not acknowledged in
+        time is sent again under its id, and counted."""
+        all_ = [f"all-{len(self.told) + n}" for n in range(count)]
+        self.told += all_
+        calls: list[tuple[str, dict[str, Any]]] = [("broadcast", {"message": text, "id": text}) for text in all_]
         for name in GOOD:
-            calls += [self._direct(rpc, name) for _ in range(count)]
-        answers = [rpc.read() for _ in calls]  # in any order
-        refused = [answer["error"]["message"] for answer in answers if "error" in answer]
-        assert not refused, f"{len(refused)} of {len(answers)} sends: {refused[0]}"
+            direct = [f"{name}-{len(self.sent[name]) + n}" for n in range(count)]
+            self.sent[name] += direct
+            calls += [("send", {"target": name, "message": text, "id": text, "private": True}) for text in direct]
+
+        def acknowledged() -> bool:
+            asked = {rpc.send(method, from_=TELLER, **params): (method, params) for method, params in calls}
+            answers = [rpc.read() for _ in asked]  # in any order
+            refused = {answer["id"]: answer["error"] for answer in answers if "error" in answer}
+            assert not [error for error in refused.values() if not error["data"]["retryable"]], refused
+            calls[:] = [call for request, call in asked.items() if request in refused]
+            self.repeats += len(calls)
+            return not calls
+
+        wait_until(acknowledged, "all is sent", 60)
         for name in self.broken:
             rpc.answer("send", target=name, message=f"{name}-{len(self.sent[name])}", from_=TELLER, private=True)
             self.sent[name].append(f"{name}-{len(self.sent[name])}")
-
-    def _direct(self, rpc: Rpc, name: str) -> int:
-        text = f"{name}-{len(self.sent[name])}"
-        self.sent[name].append(text)
-        return rpc.send("send", target=name, message=text, from_=TELLER, private=True)
 
     def have_all(self) -> bool:
         return all(self.unread(name) >= len(self.told) + len(self.sent[name]) for name in GOOD)
