@@ -199,12 +199,18 @@ class AgentCore:
             or (elsewhere.group is not None and entry_key(elsewhere.group) > entry_key(inbox.group or "0-0"))
             or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.values())
             or any(message_id not in inbox.seen for message_id in elsewhere.read_ids)
+            or elsewhere.lost > 0
         )
         if not news:
             return []
         if elsewhere.group is not None and inbox.group is not None:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
         return [Commit([elsewhere])]
+
+    def give_losses(self) -> list[Effect]:
+        """The next holder tells of the losses that nobody here was told of."""
+        untold = self.inbox.losses.untold
+        return [Commit([Read(ids=[], lost=untold)])] if untold else []
 
     def take_left(self, messages: Sequence[Message], until: Position | None, now: Wall) -> list[Effect]:
         """Unread mail that only the disk of the previous holder had; with `until`, all that is not in the store."""
@@ -286,7 +292,11 @@ class AgentCore:
         """How far this name was read, for the daemon that hosts it next."""
         position = self.inbox.read_position()
         return Moved(
-            position=position, group=self.inbox.read_group(), read_to=position.at, read_ids=self.inbox.read_beyond()
+            position=position,
+            group=self.inbox.read_group(),
+            read_to=position.at,
+            read_ids=self.inbox.read_beyond(),
+            lost=self.inbox.losses.untold,
         )
 
 

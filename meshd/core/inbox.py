@@ -149,6 +149,7 @@ class Inbox:
     def apply_moved(self, moved: Moved) -> None:
         if not all(map(is_entry_id, (moved.position.at, moved.read_to, moved.group or "0-0"))):
             return  # a stranger's, written down when such were believed: the store would refuse to read from there
+        self.losses.apply_moved(moved)
         # Where the name goes on elsewhere than it stopped here, a gap in the counts is what was read there.
         if self.is_behind(moved.position):
             self.position = moved.position

@@ -19,7 +19,7 @@ from meshd.core.clock import Mono, Wall
 
 TTL = 180.0  # seconds that the store keeps a lease
 RENEW_EVERY = 45.0  # seconds
-SURE = 1.0  # seconds for which the store's answer is believed
+SURE = 0.1  # seconds for which the store's answer is believed
 # Seconds that a daemon which takes a name over waits for the previous holder's last word: more than `SURE`, so that
 # what was handed out before the holder asked again is confirmed or not by then.
 HANDOVER = 2.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from meshd.core.message import Malformed, Message
 from meshd.core.names import EVERYONE
-from meshd.core.records import Batch, Snapshot
+from meshd.core.records import Batch, Moved, Snapshot
 
 COUNTERS = 1024
 
@@ -78,6 +78,10 @@ class Losses:
         self._handed = max(0, self._handed - lost)
 
     # --- applying ---
+
+    def apply_moved(self, moved: Moved) -> None:
+        self.total += moved.lost
+        self.untold += moved.lost
 
     def apply_batch(self, batch: Batch) -> None:
         if batch.explained is not None:

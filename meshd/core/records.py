@@ -78,6 +78,7 @@ class Moved(_Record, tag="moved"):
     group: str | None = None
     read_to: str = "0-0"
     read_ids: list[str] = []
+    lost: int = 0  # so many losses were counted there, and nobody was told of them
 
 
 class Opened(_Record, tag="opened"):

@@ -16,7 +16,7 @@ from meshd.core.clock import Mono
 from meshd.core.lease import HANDOVER, TTL, Ask
 from meshd.core.message import Ping, entry_key
 from meshd.core.names import Keys, new_id
-from meshd.errors import MeshError, NotAllowed, NotFound, OutcomeUnknown, StoreDown, StoreError
+from meshd.errors import Full, MeshError, NotAllowed, NotFound, OutcomeUnknown, StoreDown, StoreError
 from meshd.hosting import entries, moving
 from meshd.hosting.moving import Moving
 from meshd.observing.background import Background
@@ -189,11 +189,17 @@ class Leases:
         await self._await_handovers(agent)
         agent.lease.end()
         with contextlib.suppress(MeshError):  # else the new holder goes on from the last word that it has
-            await self.write_position(agent)
+            await self._say_last_word(agent, given_up=False)
             await self._moving.give_left(agent, tell=ping is None)
         await self.let_go(agent, why)
         if ping is not None:
             await agent.answer(ping)
+
+    async def _say_last_word(self, agent: Agent, *, given_up: bool) -> None:
+        """How far it was read, and the losses that the next holder is to tell of. Raises `StoreError`."""
+        if (await self._moving.write_position(agent, given_up=given_up)).written:
+            with contextlib.suppress(Full):  # then both may tell of them
+                await agent.execute(agent.core.give_losses)
 
     async def _await_handovers(self, agent: Agent) -> None:
         changed = asyncio.Event()
@@ -213,13 +219,16 @@ class Leases:
             await asyncio.wait([task])
 
     async def release(self, agent: Agent) -> None:
-        """Give the name up, after the last word on how far it was read. Raises `StoreError`."""
-        if agent.lease.ours:
-            await self._moving.write_position(agent, given_up=True)
-            await self._moving.give_left(agent, tell=False)
+        """Give the name up, after the last word on it. Nothing is handed out afterwards. Raises `StoreError`."""
+        ours = agent.lease.ours
         # Of an `acquire` that failed it may not be known whether it did.
-        if agent.lease.ours or (self._commands.up.is_set() and not agent.lease.gone):
-            await self._renew(agent, 0)
+        if not ours and (agent.lease.gone or not self._commands.up.is_set()):
+            return
+        if ours:
+            agent.lease.end()
+            await self._say_last_word(agent, given_up=True)
+            await self._moving.give_left(agent, tell=False)
+        await self._renew(agent, 0)
         agent.lease.end()
 
     # --- renewing ---
@@ -258,7 +267,7 @@ class Leases:
     async def write_position(self, agent: Agent) -> bool:
         """Tell how far it was read; False if the name is not ours any more. Raises `StoreError`."""
         asked = now()
-        ours = await self._moving.write_position(agent, given_up=False)
+        ours, _ = await self._moving.write_position(agent, given_up=False)
         if ours:
             agent.lease.proven(asked)
         return ours

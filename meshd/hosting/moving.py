@@ -26,6 +26,7 @@ from meshd.store.scripts import leases as scripts
 from meshd.system.clock import wall
 
 READ_TTL = 30 * 86400
+_LOST = 1_000_000  # more are not believed
 LEFT_PAGE = 200
 LEFT_MOST = 100_000  # messages; what a disk has beyond that stays there
 _NOTHING = Left("0-0", [], [])
@@ -34,13 +35,16 @@ _NOTHING = Left("0-0", [], [])
 class _ReadRecord(msgspec.Struct, omit_defaults=True):
     """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, single ids above.
 
-    `h`: the instance that holds the name, as far as it knows; empty once it has given it up.
+    `l`: so many losses nobody was told of. `b`: the instance whose word it is. `h`: the same, for as long as it holds
+    the name.
     """
 
     p: str = "0-0"
     i: int = 0
     g: str | None = None
     x: list[str] = []
+    l: int = 0  # noqa: E741  # one letter each, as the record is written with every read
+    b: str = ""
     h: str = ""
 
 
@@ -54,11 +58,14 @@ class LastWord(NamedTuple):
 def read_record(value: bytes) -> LastWord | None:
     """A read record as it stands in the store; None if it is none, for anybody can write there."""
     record = decoded(value, _ReadRecord)
-    if record is None or not (is_entry_id(record.p) and is_entry_id(record.g or "0-0") and record.i >= UNKNOWN):
+    if record is None or not (
+        is_entry_id(record.p) and is_entry_id(record.g or "0-0") and record.i >= UNKNOWN and 0 <= record.l <= _LOST
+    ):
         return None
     read_ids = [message_id for message_id in record.x if is_id(message_id)]
-    moved = Moved(position=Position(record.p, record.i), group=record.g, read_to=record.p, read_ids=read_ids)
-    return LastWord(moved, record.h)
+    place = Position(record.p, record.i)
+    moved = Moved(position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l)
+    return LastWord(moved, record.b or record.h)
 
 
 class Moving:
@@ -128,8 +135,8 @@ class Moving:
 
     # --- going ---
 
-    async def write_position(self, agent: Agent, *, given_up: bool) -> bool:
-        """Tell how far it was read; False if the name is not ours any more."""
+    async def write_position(self, agent: Agent, *, given_up: bool) -> scripts.Noted:
+        """Tell how far it was read. Not over the word of another daemon that has held the name since."""
         record = agent.core.read_record()
         value = msgspec.json.encode(
             _ReadRecord(
@@ -137,6 +144,8 @@ class Moving:
                 i=record.position.index,
                 g=record.group,
                 x=record.read_ids,
+                l=record.lost,
+                b=self._instance,
                 h="" if given_up else self._instance,
             )
         )

@@ -24,6 +24,8 @@ from meshd.system import clock
 
 log = logging.getLogger("meshd")
 
+RELEASE_TIME = 5.0  # seconds that a daemon which stops gives to the store
+
 
 class Registered(NamedTuple):
     """A name that is hosted here now, and how it came here."""
@@ -168,6 +170,10 @@ class Names:
         """Stop hosting a name and give its lease up. Its mail stays, read and unread. Raises `NotFound`."""
         async with self._step(name):
             if (agent := self.agents.get(name)) is None:
+                if name in self.refused:
+                    del self.refused[name]
+                    await self._roster.remove(name)
+                    return
                 raise NotFound(f"{name} is not hosted here", "meshctl who")
             await self._drop(agent, _deregistered(name))
             self._events.publish("agent.deregistered", agent=name)
@@ -190,24 +196,24 @@ class Names:
         self._events.publish("agent.moved", agent=agent.name, why=why)
 
     async def _drop(self, agent: Agent, why: MeshError) -> None:
+        """Host it no more, whatever fails of what belongs to that. Raises `StoreError`, `Full` when it is done."""
         del self.agents[agent.name]
         self._group.dismiss(agent.name)
-        await agent.end(why)
-        # Last, because either may fail, and by then nothing of the agent runs here any more.
         try:
-            await self._roster.remove(agent.name)
-        finally:
             await self._leases.release(agent)
+        finally:
+            await agent.end(why)
+            await self._roster.remove(agent.name)
 
     async def stop(self) -> None:
-        """The daemon stops: receive no more, then release every lease if the store is there to hear it."""
+        """The daemon stops: release every lease if the store is there to hear it, and receive no more."""
         agents = list(self.agents.values())
+        if self._shared.commands.up.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_TIME):
+                    await asyncio.gather(*map(self._leases.release, agents), return_exceptions=True)
         stopping = Stopping("the daemon is stopping", "meshctl up")
         await asyncio.gather(*(agent.end(stopping) for agent in agents))
-        if self._shared.commands.up.is_set():
-            with contextlib.suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(5):
-                    await asyncio.gather(*map(self._leases.release, agents))
 
     # --- how they are ---
 

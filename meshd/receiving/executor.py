@@ -27,6 +27,8 @@ from meshd.receiving.notify_queue import NotifyQueue
 
 log = logging.getLogger("meshd.agent")
 
+END_PATIENCE = 5.0  # seconds
+
 
 class Executor:
     """Orders decisions: decide, write, apply, one after another.
@@ -178,10 +180,20 @@ class Executor:
         self._health.well(JOURNAL)
 
     async def end(self, why: MeshError) -> None:
-        """End with the agent: a step that has begun is finished, nothing follows it, and the files are closed."""
+        """End with the agent: a step that has begun is finished, nothing follows it, and the files are closed.
+
+        A disk that does not answer is not waited for beyond `END_PATIENCE`: its files are closed when it does.
+        """
         self._ended = why
         self._end.set()
-        async with self._lock:
-            self._journal.close()
+        try:
+            async with asyncio.timeout(END_PATIENCE), self._lock:
+                pass
+        except TimeoutError:
+            name = self._core.name
+            log.error("%s: the disk does not answer; what it was to write may be missing", name, extra={"agent": name})
+            self._background.cancel()
+        else:
+            await self._background.end()
+        self._journal.close()
         await self._notify.end()
-        await self._background.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 
@@ -115,8 +116,9 @@ class Reader:
             probe = more or (info is None and not raw) or stalled
 
     async def _around(self, stream: str) -> None:
-        """What comes next is more than can be read at once: find out how much may be. Entries that are too large by
-        themselves are put aside unread, all that stand together, so that the store does not get each of them ready.
+        """What comes next is more than can be read at once: find out how much may be.
+
+        Entries that are too large by themselves are written down as such, and removed: nobody could read them.
         """
         agent, core = self._agent, self._agent.core
         link = await Link.open(self._shared.endpoint)
@@ -127,6 +129,9 @@ class Reader:
                     return
                 entry = Malformed(found[0].id, f"{found[0].bytes} bytes, too large to be read", ())
                 await agent.insist(functools.partial(core.receive, [entry], entry.at, clock.wall()))
+                # Each look at the stream's counts would have the store get it ready again, which stops everybody.
+                with contextlib.suppress(StoreError):
+                    await link.call("XDEL", stream, entry.at)
         finally:
             await link.close()
 

@@ -24,24 +24,31 @@ class TooLarge(StoreError):
 class Budget:
     """How many entries a reader of one stream asks for, `most` at most, so that a batch has some megabytes.
 
-    Kept across connections. After `TooLarge` ask `Link.sizes`, and tell them by `known`.
+    It begins with one, for nobody knows how large they are, and a store gets ready all that is asked for before it
+    sends a byte. Kept across connections. After `TooLarge` ask `Link.sizes`, and tell them by `known`.
     """
 
     def __init__(self, most: int) -> None:
-        self.count = self.most = most
+        self.count, self.most = 1, most
 
     def took(self, found: RawEntries) -> None:
-        """A batch was read: half as many next time if it was large, some more if it was small."""
+        """A batch was read: half as many next time if it was large, more if it was small, all that come after none."""
+        if not found:
+            self.count = self.most
+            return
         size = sum(sum(map(len, raw)) for _, raw in found if raw is not None)
         if size > _FULL:
             self.count = max(1, len(found) // 2)
         elif self.count < self.most and size < _SMALL:
-            self.count = min(self.most, self.count + max(1, self.count // 8))
+            self.count = min(self.most, self.count * 4)
 
     def known(self, sizes: list[int]) -> bool:
         """The sizes of what comes next: ask for as many as fit. False if not even the first may be read."""
-        if not sizes or sizes[0] > BOUND // 2:
-            return not sizes
+        if not sizes:
+            return True
+        if sizes[0] > BOUND // 2:
+            self.count = 1
+            return False
         left, fitting = _FULL, 0
         for size in sizes:
             left -= size

@@ -291,17 +291,17 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
                     assert reply == leases.Withheld(holder or "", registered)
             elif what == "position":
                 value = json.dumps({"p": f"{number}-0", "h": daemon}).encode()
-                ours = run(client, leases.position(keys, "bob", instance=daemon, record=value, ttl=60))
-                assert ours == (holder == daemon)
+                said = run(client, leases.position(keys, "bob", instance=daemon, record=value, ttl=60))
+                assert said == leases.Noted(holder == daemon, daemon in (holder, writer))
                 if daemon in (holder, writer):
                     place, writer = value, daemon
             else:
                 hidden = what == "renew" and rest[1]
                 entry = b"" if hidden else f"entry of {daemon}".encode()
                 ttl = LEASE_TTL if what == "renew" else 0
-                said = run(client, renew(keys, daemon, entry, ttl=ttl))
+                renewed = run(client, renew(keys, daemon, entry, ttl=ttl))
                 kept = holder == daemon if what == "renew" else free
-                assert said == kept
+                assert renewed == kept
                 if kept and what == "renew":
                     registered = entry or registered
                 elif kept:

@@ -25,6 +25,7 @@ class Record(NamedTuple):
 
     moved: Moved
     by: str
+    held: bool  # until it has given the name up
 
 
 class Place:
@@ -81,18 +82,18 @@ class Daemon:
         asked = store.now
         store.give(self.name)
         previous = before if before != self.name else None
-        if before is None and store.record is not None and store.record.by not in ("", self.name):
+        if before is None and store.record is not None and store.record.held and store.record.by != self.name:
             previous = store.record.by
         if previous is not None:
             store.stream.add(fields(from_="bob", msg_type="ping", nonce="0" * 32, ts="1", moved="x"))
             if other.hosts and other.reachable:
                 other.let_go()
             else:
-                other.lost_to_a_takeover()
                 store.wall += HANDOVER
                 store.mono += HANDOVER
         self.move_in()
         self.lease.proven(asked)
+        self.write_position()  # what is on the disk changes with it, and so the store is told
         return True
 
     def move_in(self) -> None:
@@ -115,7 +116,7 @@ class Daemon:
         store = self.store
         ours = store.held_by() == self.name
         if ours or store.record is None or store.record.by == self.name:
-            store.record = Record(self.agent.core.read_record(), "" if given_up else self.name)
+            store.record = Record(self.agent.core.read_record(), self.name, held=not given_up)
             self.unwritten.clear()
 
     def give_left(self) -> None:
@@ -131,11 +132,9 @@ class Daemon:
         """It hears that the name was taken over, and says its last word. Its hand-overs were confirmed by then."""
         self.lease.end()
         self.write_position()
+        self.agent.execute(self.agent.core.give_losses)
         self.give_left()
         self.forget()
-
-    def lost_to_a_takeover(self) -> None:
-        """Another daemon took the name, and could not reach this one."""
 
     def forget(self) -> None:
         self.hosts = False

@@ -153,11 +153,22 @@ class _PositionArgs(NamedTuple):
     ttl: int  # seconds
 
 
-POSITION = Script("position", _PositionKeys, _PositionArgs, _is_ours, wrote=bool)
+class Noted(NamedTuple):
+    """Whether the name is ours, and whether what was to be written about it was."""
+
+    ours: bool
+    written: bool
 
 
-def position(keys: Keys, name: str, *, instance: str, record: bytes, ttl: int) -> Invocation[bool]:
-    """Write how far a name was read: whether the name is ours."""
+def _read_position(reply: object) -> Noted:
+    return Noted(*map(bool, replies.row(reply, int, int)))
+
+
+POSITION = Script("position", _PositionKeys, _PositionArgs, _read_position, wrote=lambda noted: noted.written)
+
+
+def position(keys: Keys, name: str, *, instance: str, record: bytes, ttl: int) -> Invocation[Noted]:
+    """Write how far a name was read."""
     return POSITION(
         _PositionKeys(lease=keys.lease(name), read=keys.read(name)),
         _PositionArgs(instance=instance, record=record, ttl=ttl),

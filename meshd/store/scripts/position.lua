@@ -2,16 +2,16 @@
 -- that held it in between has read is not unread again.
 --
 -- Its parameters: leases.py.
--- Returns {1} if the name is ours, else {0}.
+-- Returns {1 if the name is ours, 1 if it was written}, 0 for what is not so.
 local ours = redis.call('GET', KEY.lease) == ARG.instance
 if not ours then
   local before = redis.call('GET', KEY.read)
   if before then
     local sound, record = pcall(cjson.decode, before)
     if not (sound and type(record) == 'table' and record.h == ARG.instance) then
-      return {0}
+      return {0, 0}
     end
   end
 end
 redis.call('SET', KEY.read, ARG.record, 'EX', ARG.ttl)
-return {ours and 1 or 0}
+return {ours and 1 or 0, 1}
