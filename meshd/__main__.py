@@ -168,11 +168,11 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         loop.add_signal_handler(signal.SIGHUP, _reload, supervisor)
-        background, told = Background(log), Background(log)
+        background = Background(log)
         # Whatever ends it is logged at once: what follows takes a while, and may fail in its own way.
         running = background.start(supervisor.run(stopping), "the daemon's work")
-        for name, work in _tell_manager(supervisor, tell).items():
-            told.keep(work, name)
+        # The supervisor's own background: what fails of it is then among what `status` says.
+        told = [supervisor.background.keep(work, name) for name, work in _tell_manager(supervisor, tell).items()]
         # asyncio listens once more, with a backlog of its own if none is given.
         control = await loop.create_unix_server(server.connection, sock=socket, backlog=BACKLOG, **_KEEP_SOCKET)
         ready.listening()
@@ -180,7 +180,9 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         try:
             end = background.start(asked.wait(), "waiting to be ended")
             await asyncio.wait([running, end], return_when=asyncio.FIRST_COMPLETED)
-            await told.end()
+            for task in told:
+                task.cancel()
+            await asyncio.gather(*told, return_exceptions=True)
             # The manager would go on showing the last status for as long as nothing runs.
             tell.tell("STOPPING=1\nSTATUS=")
             control.close()
@@ -190,7 +192,6 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         finally:
             stopping.set()
             await asyncio.wait([running])
-            await told.end()
             await background.end()
         log.info("meshd stopped")
         held.close()

@@ -132,19 +132,19 @@ class McpSession:
             self.control.tell("release", receipt=receipt)
 
 
-class Caller(Protocol):
+class ToolCaller(Protocol):
     """Who carries the tool call of one request out: its `McpSession`, or what leads to one."""
 
     async def call(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> dict[str, Any]: ...
 
 
-class Callers(Protocol):
+class ToolCallers(Protocol):
     """Leads from a request to its caller: what a transport gives the server as its state."""
 
-    async def of(self, ctx: Context) -> Caller: ...
+    async def of(self, ctx: Context) -> ToolCaller: ...
 
 
-Context = ServerRequestContext[Callers, Any]
+Context = ServerRequestContext[ToolCallers, Any]
 
 
 async def _list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
@@ -194,7 +194,7 @@ async def _tell_progress(ctx: Context, total: float | None) -> None:
             await asyncio.sleep(PROGRESS_EVERY)
 
 
-def server() -> Server[Callers]:
+def server() -> Server[ToolCallers]:
     """The MCP server for all sessions of a process."""
     return Server(
         NAME,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from meshd.mcp.http.daemon_connection import Daemon, Line
+from meshd.mcp.http.daemon_connection import AgentLine, Daemon
 from meshd.mcp.http.response import Exchange
 from meshd.observing.background import Background
 
@@ -16,7 +16,7 @@ LINGER = 10.0
 
 
 class _Shared:
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AgentLine) -> None:
         self.line = line
         self.users = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -30,11 +30,11 @@ class AgentLines:
         self._shared: dict[str | None, _Shared] = {}
         self._background = Background(log)
 
-    def line(self, name: str | None, exchange: Exchange) -> Line:
+    def line(self, name: str | None, exchange: Exchange) -> AgentLine:
         """The line of this name, kept at least until the exchange ends: mail in its response hangs on it."""
         shared = self._shared.get(name)
         if shared is None:
-            shared = self._shared[name] = _Shared(Line(self._daemon, name, strict=True))
+            shared = self._shared[name] = _Shared(AgentLine(self._daemon, name, strict=True))
         shared.users += 1
         if shared.timer is not None:
             shared.timer.cancel()

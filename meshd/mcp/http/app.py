@@ -21,10 +21,10 @@ from meshd import __version__
 from meshd.mcp.http.address import Address
 from meshd.mcp.http.daemon_connection import Daemon
 from meshd.mcp.http.guard import Guard, name_of
-from meshd.mcp.http.presence import Attendance
+from meshd.mcp.http.presence import ClientPresence
 from meshd.mcp.http.response import EXCHANGE, HandingOver
-from meshd.mcp.http.routing import Front, SseFront, introduce
-from meshd.mcp.session import Callers, server
+from meshd.mcp.http.routing import Router, SseRouter, introduce
+from meshd.mcp.session import ToolCallers, server
 from meshd.observing import metrics
 
 # The daemon takes lines of 1 MiB, and a call is sent to it in one: the rest is for what is put around it.
@@ -39,7 +39,7 @@ class Application:
 
     def __init__(self, control: str, address: Address) -> None:
         self._daemon = Daemon(control)
-        self._front = Front(self._daemon)
+        self._router = Router(self._daemon)
         mcp = server()
         mcp.lifespan = self._sessions
         mcp.middleware.append(introduce)
@@ -48,8 +48,8 @@ class Application:
         self._manager = StreamableHTTPSessionManager(mcp, max_request_body_size=MAX_BODY, max_sessions=MAX_SESSIONS)
         messages = SseServerTransport("/messages/", max_request_body_size=MAX_BODY)
         routes = [
-            Route("/mcp", _Mcp(StreamableHTTPASGIApp(self._manager), self._front.attendance)),
-            Route("/sse", _Sse(mcp, self._front, messages)),
+            Route("/mcp", _Mcp(StreamableHTTPASGIApp(self._manager), self._router.presence)),
+            Route("/sse", _Sse(mcp, self._router, messages)),
             Mount("/messages/", messages.handle_post_message),
             Route("/health", self._health, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
@@ -67,12 +67,12 @@ class Application:
             async with self._manager.run():
                 yield
         finally:
-            await self._front.close()
+            await self._router.close()
             await self._daemon.close()
 
     @contextlib.asynccontextmanager
-    async def _sessions(self, mcp: Server[Callers]) -> AsyncIterator[Callers]:
-        yield self._front
+    async def _sessions(self, mcp: Server[ToolCallers]) -> AsyncIterator[ToolCallers]:
+        yield self._router
 
     async def _health(self, request: Request) -> JSONResponse:
         """Whether a message could be sent now: to a load balancer, or to a person with curl."""
@@ -88,30 +88,30 @@ class Application:
 
     async def _metrics(self, request: Request) -> PlainTextResponse:
         text = metrics.render(await self._daemon.status())
-        text += metrics.render_http(self._front.sessions, self.asgi.answered)
+        text += metrics.render_http(self._router.sessions, self.asgi.answered)
         return PlainTextResponse(text, media_type=METRICS_TYPE)
 
 
 class _Mcp:
     """`/mcp`. No answer is kept to be sent again: a client that asks for one gets a new stream."""
 
-    def __init__(self, app: StreamableHTTPASGIApp, attendance: Attendance) -> None:
+    def __init__(self, app: StreamableHTTPASGIApp, presence: ClientPresence) -> None:
         self._app = app
-        self._attendance = attendance
+        self._presence = presence
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(key, value) for key, value in scope["headers"] if key != b"last-event-id"]
         session_id = Headers(scope=scope).get("mcp-session-id", "")
-        with self._attendance.request(session_id, stream=scope["method"] == "GET"):
+        with self._presence.request(session_id, stream=scope["method"] == "GET"):
             await self._app({**scope, "headers": headers}, receive, send)
 
 
 class _Sse:
     """`/sse`: a session for as long as its response lasts."""
 
-    def __init__(self, mcp: Server[Callers], front: Front, transport: SseServerTransport) -> None:
+    def __init__(self, mcp: Server[ToolCallers], router: Router, transport: SseServerTransport) -> None:
         self._mcp = mcp
-        self._front = front
+        self._router = router
         self._transport = transport
         self._open = 0
 
@@ -122,7 +122,7 @@ class _Sse:
         if self._open >= MAX_SESSIONS:
             await PlainTextResponse("too many sessions", status_code=503)(scope, receive, send)
             return
-        state: Any = SseFront(self._front, scope[EXCHANGE], name_of(Request(scope)))
+        state: Any = SseRouter(self._router, scope[EXCHANGE], name_of(Request(scope)))
         self._open += 1
         try:
             async with self._transport.connect_sse(scope, receive, send) as (read, write):

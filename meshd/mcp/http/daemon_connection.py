@@ -61,7 +61,7 @@ class Daemon:
         await self._hang_up()
 
 
-class Line:
+class AgentLine:
     """One agent's connection to the daemon, made when it is needed, and made again when it has gone.
 
     `name` is what the agent goes by, `wanted` what it asked for. A `strict` line goes by that name or not at all.

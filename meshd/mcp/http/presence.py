@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from meshd.mcp.http.daemon_connection import Line
+from meshd.mcp.http.daemon_connection import AgentLine
 from meshd.observing.background import Background
 
 log = logging.getLogger("meshd.mcp")
@@ -22,7 +22,7 @@ ABSENCE = 10.0
 
 
 class _Client:
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: AgentLine) -> None:
         self.line = line
         self.requests = 0
         self.streamed = False
@@ -33,14 +33,14 @@ class _Client:
         return self.streamed and not self.requests
 
 
-class Attendance:
+class ClientPresence:
     """The clients of all sessions, by the sessions' ids."""
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
         self._background = Background(log)
 
-    def begin(self, session_id: str, line: Line) -> None:
+    def begin(self, session_id: str, line: AgentLine) -> None:
         self._clients[session_id] = _Client(line)
 
     def end(self, session_id: str) -> None:

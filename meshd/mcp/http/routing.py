@@ -20,12 +20,12 @@ from starlette.requests import Request
 from meshd.core.text import cut, one_line
 from meshd.errors import MeshError, NotAllowed
 from meshd.mcp.http.agents import AgentLines
-from meshd.mcp.http.daemon_connection import Daemon, Line
+from meshd.mcp.http.daemon_connection import AgentLine, Daemon
 from meshd.mcp.http.guard import name_of
-from meshd.mcp.http.presence import Attendance
+from meshd.mcp.http.presence import ClientPresence
 from meshd.mcp.http.response import EXCHANGE, Exchange
 from meshd.mcp.http.tool_calls import LoneCall, SessionCall
-from meshd.mcp.session import Caller, Context
+from meshd.mcp.session import Context, ToolCaller
 from meshd.mcp.tools import instructions
 
 # Seconds that `initialize` waits for the session's name; it is found later if need be.
@@ -36,16 +36,16 @@ _LINE = "agent-mesh.line"
 _NOBODY = "nobody yet: give your name (name, from_agent) in each call"
 
 
-class Front:
+class Router:
     """What the SDK's server is given as its state, for `/mcp`."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._names = AgentLines(daemon)
-        self.attendance = Attendance()
+        self.presence = ClientPresence()
         self.sessions: Counter[str] = Counter()
 
-    async def of(self, ctx: Context) -> Caller:
+    async def of(self, ctx: Context) -> ToolCaller:
         request = _request(ctx)
         exchange: Exchange = request.scope[EXCHANGE]
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
@@ -76,43 +76,43 @@ class Front:
 
     # --- sessions ---
 
-    async def line(self, ctx: Context, transport: str, name: str | None) -> Line:
+    async def line(self, ctx: Context, transport: str, name: str | None) -> AgentLine:
         """The line of the session that the request belongs to; it ends with it."""
         connection = _connection(ctx)
-        line: Line | None = connection.state.get(_LINE)
+        line: AgentLine | None = connection.state.get(_LINE)
         if line is None:
-            line = connection.state[_LINE] = Line(self._daemon, name, client=_client_of(ctx))
+            line = connection.state[_LINE] = AgentLine(self._daemon, name, client=_client_of(ctx))
             connection.exit_stack.push_async_callback(self._end, line, transport, connection.session_id)
             self.sessions[transport] += 1
             if connection.session_id is not None:
-                self.attendance.begin(connection.session_id, line)
+                self.presence.begin(connection.session_id, line)
             if name is not None:
-                await self.attendance.free(name)
+                await self.presence.free(name)
         return line
 
-    async def _end(self, line: Line, transport: str, session_id: str | None) -> None:
+    async def _end(self, line: AgentLine, transport: str, session_id: str | None) -> None:
         self.sessions[transport] -= 1
         if session_id is not None:
-            self.attendance.end(session_id)
+            self.presence.end(session_id)
         await line.close()
 
     async def close(self) -> None:
-        await self.attendance.close()
+        await self.presence.close()
         await self._names.close()
 
 
-class SseFront:
+class SseRouter:
     """The same for one client of the older transport, whose answers all go out in the response of its `/sse`."""
 
-    def __init__(self, front: Front, exchange: Exchange, name: str | None) -> None:
-        self._front = front
+    def __init__(self, router: Router, exchange: Exchange, name: str | None) -> None:
+        self._router = router
         self._exchange = exchange
         self._name = name
 
-    async def _line(self, ctx: Context) -> Line:
-        return await self._front.line(ctx, "sse", self._name)
+    async def _line(self, ctx: Context) -> AgentLine:
+        return await self._router.line(ctx, "sse", self._name)
 
-    async def of(self, ctx: Context) -> Caller:
+    async def of(self, ctx: Context) -> ToolCaller:
         line = await self._line(ctx)
         return SessionCall(line, line.key, self._exchange)
 
@@ -120,7 +120,7 @@ class SseFront:
         return await greeting(await self._line(ctx))
 
 
-async def greeting(line: Line) -> str:
+async def greeting(line: AgentLine) -> str:
     """The instructions with the session's name, if the daemon gives it soon enough."""
     with contextlib.suppress(MeshError, TimeoutError):
         async with asyncio.timeout(GREETING):

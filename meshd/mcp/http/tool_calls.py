@@ -13,7 +13,7 @@ from meshd.core.names import check_name
 from meshd.errors import UsageError
 from meshd.mcp.daemon_client import DaemonGone
 from meshd.mcp.http.agents import AgentLines
-from meshd.mcp.http.daemon_connection import Line
+from meshd.mcp.http.daemon_connection import AgentLine
 from meshd.mcp.http.response import Exchange
 from meshd.mcp.session import McpSession
 from meshd.mcp.tools import Tool
@@ -22,7 +22,7 @@ from meshd.mcp.tools import Tool
 class SessionCall:
     """Carries out a tool call on its agent's line. Ids of what it sends are made from `key` and the request."""
 
-    def __init__(self, line: Line, key: str, exchange: Exchange) -> None:
+    def __init__(self, line: AgentLine, key: str, exchange: Exchange) -> None:
         self._line = line
         self._key = key
         self._exchange = exchange
@@ -81,5 +81,5 @@ class LoneCall:
                 raise UsageError("this request does not say who you are", f"Give {tool.own}.")
         line = self._names.line(name, self._exchange)
         # Ids of JSON-RPC begin anew with each client: they do not tell a repetition from another message.
-        key = f"{name} {self._request_key}" if self._request_key else Line.new_key()
+        key = f"{name} {self._request_key}" if self._request_key else AgentLine.new_key()
         return await SessionCall(line, key, self._exchange).call(tool, arguments, None)
