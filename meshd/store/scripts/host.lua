@@ -28,19 +28,26 @@ if #tail > 0 then
   last = tail[1][1]
 end
 redis.call('ZRANGEBYSCORE', KEY.presence, 0, 0)
-local added, behind = 0, redis.call('XLEN', KEY.stream)
-if behind > 0 then
-  if ARG.cursor ~= '0-0' then
-    behind = #redis.call('XRANGE', KEY.stream, '(' .. ARG.cursor, '+')
-  end
-end
+local added, behind = 0, 0
 if redis.call('EXISTS', KEY.stream) == 1 then
   local info = redis.call('XINFO', 'STREAM', KEY.stream)
   for i = 1, #info, 2 do
     if info[i] == 'entries-added' then
       added = info[i + 1]
+    elseif info[i] == 'length' then
+      behind = info[i + 1]
     end
   end
+end
+if behind > 0 and ARG.cursor ~= '0-0' then
+  -- A few at a time, because a script has them all in memory.
+  local from, entries = '(' .. ARG.cursor
+  behind = 0
+  repeat
+    entries = redis.call('XRANGE', KEY.stream, from, '+', 'COUNT', 50)
+    behind = behind + #entries
+    from = #entries > 0 and '(' .. entries[#entries][1]
+  until #entries < 50
 end
 local left = redis.call('EXISTS', KEY.left)
 

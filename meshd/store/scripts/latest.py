@@ -39,7 +39,7 @@ def _id(at: bytes) -> str:
     return replies.entry_id(at) if at else ""
 
 
-LATEST = Script("latest", _Keys, _Args, _read, wrote=lambda found: False)
+LATEST = Script("latest", _Keys, _Args, _read, wrote=lambda found: False, writes=False)
 
 
 def latest(keys: Keys, name: str) -> Invocation[Latest]:

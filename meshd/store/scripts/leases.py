@@ -195,7 +195,7 @@ def _read_counts(reply: object) -> Beginning:
     return Beginning(first, StreamInfo(length, added, last))
 
 
-COUNTS = Script("counts", _CountsKeys, _CountsArgs, _read_counts, wrote=lambda found: False)
+COUNTS = Script("counts", _CountsKeys, _CountsArgs, _read_counts, wrote=lambda found: False, writes=False)
 
 
 def counts(stream: str) -> Invocation[Beginning]:
