@@ -48,6 +48,10 @@ WHY_SDK = (
     "mcp is the only room that imports the MCP SDK, and a process of its own: the SDK costs a second and more memory "
     "than all the rest, which neither the daemon, through which each message goes, nor any client is to pay"
 )
+WHY_BACKGROUND = (
+    "a task is started by meshd/observing/background.py: it has a name there, and what ends it is logged; a bare task's "
+    "error is told to nobody, and the task itself may vanish while it runs"
+)
 WHY_CLOCK = (
     "wall time and monotonic time are told apart by type (meshd/core/clock.py): where a moment comes from "
     "time.time() it is a bare float, and nobody notices when it is compared with the other clock's"
@@ -159,6 +163,19 @@ def test_only_mcp_s_room_imports_the_sdk() -> None:
         if name.split(".")[0] in SDK and not path.is_relative_to(ROOT / "mcp")
     ]
     assert not wrong, broken(WHY_SDK, wrong)
+
+
+def test_tasks_are_started_in_one_way() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: calls {node.func.attr}()"
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("create_task", "ensure_future")
+        and path.name != "background.py"
+    ]
+    assert not wrong, broken(WHY_BACKGROUND, wrong)
 
 
 def test_the_clock_is_read_in_one_place() -> None:

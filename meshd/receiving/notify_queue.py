@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Sequence
 
@@ -11,7 +12,10 @@ from meshd.core.backoff import Backoff
 from meshd.core.records import Batch, Record
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker, Sequel
+from meshd.observing.background import Background
 from meshd.receiving.health import NOTIFY, Health
+
+log = logging.getLogger("meshd.agent")
 
 
 class NotifyQueue:
@@ -27,7 +31,8 @@ class NotifyQueue:
         self.sequel = Sequel(notify.flush, self._flushed)
         self._trouble: BaseException | None = None
         self._ended = False
-        self._retrying: asyncio.Task[None] | None = None
+        self._retrying = False
+        self._background = Background(log)
 
     def recover(self, records: Sequence[Record]) -> None:
         """After a start: finish the last batch's lines, which a crash may have cut off. Whatever fails, waits."""
@@ -45,9 +50,10 @@ class NotifyQueue:
     def _flushed(self, error: BaseException | None) -> None:
         """After each attempt: a log in trouble is said, and what waits is tried again."""
         self._trouble = error
-        if error is not None and self._retrying is None and not self._ended:
+        if error is not None and not self._retrying and not self._ended:
             self._say(error)
-            self._retrying = asyncio.get_running_loop().create_task(self._retry(), name="notify log")
+            self._retrying = True
+            self._background.start(self._retry(), f"the notify log {self._log.path}")
 
     def _say(self, error: BaseException) -> None:
         where = getattr(error, "filename", None) or self._log.path
@@ -69,13 +75,11 @@ class NotifyQueue:
                     self._say(error)
             self._health.well(NOTIFY)
         finally:
-            self._retrying = None
+            self._retrying = False
 
     async def end(self) -> None:
         self._ended = True
-        if self._retrying is not None:
-            self._retrying.cancel()
-            await asyncio.gather(self._retrying, return_exceptions=True)
+        await self._background.end()
         self._log.close()
 
 

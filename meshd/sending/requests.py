@@ -17,6 +17,7 @@ from meshd.core.message import Reply, decode_reply
 from meshd.core.names import Keys
 from meshd.core.wire import Outgoing
 from meshd.errors import MeshError, OutcomeUnknown
+from meshd.observing.background import Background
 from meshd.sending.outbox import Outbox
 from meshd.store.waits import Waiters
 from meshd.system import clock
@@ -35,7 +36,7 @@ class Requests:
         self._outbox = outbox
         self._waiters = waiters
         self._asked: dict[str, int] = {}  # nonce -> how many wait for its reply
-        self._given_up: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
 
     # --- asking ---
 
@@ -70,9 +71,7 @@ class Requests:
 
     def give_up(self, out: Outgoing) -> None:
         """Whoever asked is gone, unless it asks again."""
-        task = asyncio.create_task(self._give_up(out), name="a request was given up")
-        self._given_up.add(task)
-        task.add_done_callback(self._given_up.discard)
+        self._background.start(self._give_up(out), "a request was given up")
 
     async def _give_up(self, out: Outgoing) -> None:
         await asyncio.sleep(CUT_OFF)
