@@ -49,8 +49,8 @@ WHY_SDK = (
     "than all the rest, which neither the daemon, through which each message goes, nor any client is to pay"
 )
 WHY_BACKGROUND = (
-    "a task is started by meshd/observing/background.py: it has a name there, and what ends it is logged; a bare task's "
-    "error is told to nobody, and the task itself may vanish while it runs"
+    "a task is started by meshd/observing/background.py: it has a name there, and what ends it is logged; the error of "
+    "a bare task is told to nobody, and the task itself may vanish while it runs"
 )
 WHY_CLOCK = (
     "wall time and monotonic time are told apart by type (meshd/core/clock.py): where a moment comes from "
