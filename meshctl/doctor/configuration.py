@@ -10,7 +10,7 @@ from meshctl.doctor.facts import Facts
 from meshctl.doctor.finding import Finding, quote
 from meshd import paths
 from meshd.errors import ConfigError
-from meshd.store.endpoint import redacted
+from meshd.store.redaction import redacted
 
 AREA = "configuration"
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from meshctl.doctor.facts import Facts
 from meshctl.doctor.finding import quote
 from meshd import paths
-from meshd.store.endpoint import redacted
+from meshd.store.redaction import redacted
 
 _FROM_FILE = "import tomllib, sys; print(tomllib.load(open(sys.argv[1], 'rb'))['redis_url'])"
 

@@ -15,6 +15,7 @@ from meshd.errors import ConfigError, MeshError, StoreDown, StoreError
 from meshd.store import endpoint, replies
 from meshd.store.greeting import OLDEST
 from meshd.store.link import Link
+from meshd.store.redaction import redacted
 
 ANSWER = 4.0  # seconds in which a store that works has answered everything
 _PINGS = 5
@@ -29,7 +30,7 @@ class Answers:
 
     def __init__(self, url: str | None) -> None:
         self.url = url
-        self.shown = endpoint.redacted(url) if url else "embedded"
+        self.shown = redacted(url) if url else "embedded"
         # Where it listens, if on this machine's file system.
         self.socket = paths.store_socket_path() if url is None else urlsplit(url).path if url[:5] == "unix:" else None
         self.error: MeshError | None = None

@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 from meshd.errors import ConfigError, StoreDown
 from meshd.store import replies
 from meshd.store.bounds import BOUND, BoundedParser
+from meshd.store.redaction import redacted
 from meshd.store.slots import Slots
 
 CONNECT_TIMEOUT = 5.0
@@ -269,12 +270,3 @@ def _group(url: str, default_port: int) -> tuple[list[tuple[str, int]], Options,
             raise ValueError("an empty host")
         hosts.append((host.strip("[]"), int(port) if port else default_port))
     return hosts, options, parts.path.strip("/")
-
-
-def redacted(url: str) -> str:
-    """The URL without user information and query, for logs and `status`."""
-    scheme, _, rest = url.partition("://")
-    place, _, query = rest.partition("?")
-    if "@" in query:  # a password with a question mark, or a query with one: where it ends nobody knows
-        place = "…"
-    return f"{scheme}://{place.rpartition('@')[2]}" if rest else "…"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from meshd import settings
 from meshd.errors import ConfigError
 from meshd.settings import Settings
-from meshd.store.endpoint import from_url, redacted
+from meshd.store.endpoint import from_url
+from meshd.store.redaction import redacted
 
 SECRET = "hunter2"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from meshd.errors import ConfigError
-from meshd.store.endpoint import from_url, redacted
+from meshd.store.endpoint import from_url
+from meshd.store.redaction import redacted
 from tests.helper import Home, Store, a_home, wait_until
 from tests.mesh.peer import texts
 from tests.store.servers import Fake, a_store, commands_in, free_port, is_up, secret_is_nowhere, state, trouble
