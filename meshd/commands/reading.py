@@ -14,7 +14,6 @@ from meshd.core.message import Message
 from meshd.core.text import block
 from meshd.errors import Full, StoreError, TimedOut, Unavailable, Unreadable, UsageError
 from meshd.receiving.handover import Handover
-from meshd.receiving.health import JOURNAL
 
 if TYPE_CHECKING:
     from meshd.core.names import Keys
@@ -49,8 +48,8 @@ async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
         raise _unavailable(p.name, error.message) from None
     await use.arrivals.fresh(agent)
     if not p.peek:
-        if trouble := agent.health.of(JOURNAL):  # that it was read could not be written down
-            raise _unavailable(agent.name, trouble)
+        if why := agent.held_up:
+            raise _unavailable(agent.name, why)
         await agent.ensure_held()
     box = agent.core.inbox
     messages = box.peek(p.limit, call.max_bytes) if p.peek else box.take(p.limit, call.max_bytes)

@@ -116,6 +116,7 @@ class Agent:
 
     def start(self) -> None:
         """Receive from now on."""
+        self._executor.start()
         self.reminders.wind()
         self._reading = self._background.start(self.reader.run(), f"agent {self.name}")
 
@@ -170,6 +171,11 @@ class Agent:
         """Raises the reason why this name is not hosted here any more: whoever waits for its mail waits in vain."""
         if self.gone is not None:
             raise type(self.gone)(self.gone.message, self.gone.hint)
+
+    @property
+    def held_up(self) -> str | None:
+        """Why its mail cannot be had now, although it is there: the disk takes nothing."""
+        return self._executor.held_up.message if self._executor.held_up is not None else None
 
     # --- the lease ---
 

@@ -59,6 +59,7 @@ class Executor:
         self._end = asyncio.Event()
         self._compacting = False
         self._background = Background(log, {"agent": core.name})
+        self.held_up: Full | None = None  # why the disk does not take what has come, while that is tried again
 
     def load(self) -> None:
         """Fold the journal, and finish the notify log. Blocks; raises `ConfigError`, `OSError`."""
@@ -71,6 +72,11 @@ class Executor:
             name, damaged = self._core.name, self._journal.damaged
             log.error("%s: %d damaged records in the journal, kept aside", name, damaged, extra={"agent": name})
         self._notify.recover(records)
+
+    def start(self) -> None:
+        """Write the lines of the notify log that waited for the agent to run."""
+        if self._notify.waiting:
+            self._background.start(self._disk.run(_nothing, self._notify.sequel), f"{self._core.name}: notify log")
 
     async def execute(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
         """Decide and carry out as one step; what was decided. Raises `Full` if the disk takes nothing.
@@ -95,12 +101,16 @@ class Executor:
         backoff = Backoff(base=0.2, cap=5.0)
         while True:
             try:
-                return await self._step(decide)
-            except Full:
+                effects = await self._step(decide)
+            except Full as full:
                 if self._ended is not None:
                     raise
                 self._health.turned()  # a full disk is waited for
+                self.held_up = full
                 await self._pause(backoff.next())
+            else:
+                self.held_up = None
+                return effects
 
     async def _pause(self, seconds: float) -> None:
         """Wait so long, or until the agent ends."""
@@ -197,3 +207,7 @@ class Executor:
             await self._background.end()
         self._journal.close()
         await self._notify.end()
+
+
+def _nothing() -> None:
+    """For a thread that is only to go on with the notify log."""

@@ -39,6 +39,11 @@ class NotifyQueue:
         last = records[-1] if records else None
         self._log.finish(*((lines_of(last), last.offset) if isinstance(last, Batch) else ([], 0)))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether lines wait for the disk."""
+        return self._log.waiting
+
     def offset(self) -> int:
         """Where the next batch's lines will begin, as far as that is known."""
         return self._log.offset()
