@@ -84,6 +84,7 @@ class Executor:
         After an error nothing has changed. A caller that is cancelled leaves the step to end by itself: what is
         on the disk is always applied. Raises what the agent ended with, if it has ended.
         """
+        self._check()
         step = self._background.start(self._outcome(decide), f"{self._core.name}: step")
         found = await asyncio.shield(step)
         if isinstance(found, MeshError):
