@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -127,6 +128,12 @@ class Home:
         files = [self.cache / file for file in names if (self.cache / file).exists()]
         return [line for file in files for line in file.read_text().splitlines()]
 
+    def _may_run(self) -> bool:
+        """Whether a daemon runs for this home, or is being started, or somebody listens in its place."""
+        if "AGENT_MESH_SOCKET" in self.env or self.env.get("XDG_RUNTIME_DIR") != self._run.name:
+            return True  # the test has put its place elsewhere
+        return os.path.exists(self.socket) or any(_is_locked(self.socket + end) for end in (".lock", ".start"))
+
     def close(self) -> None:
         """Stop whatever runs for this home: its daemon, however it was started, and its store."""
         if self.daemon is not None and self.daemon.poll() is None:
@@ -137,12 +144,24 @@ class Home:
             except subprocess.TimeoutExpired:
                 self.daemon.kill()
                 self.daemon.wait()
-        self.run("down")
+        if self._may_run():
+            self.run("down")
         store = os.path.join(self._run.name, "agent-mesh", "meshd.store")
         if os.path.exists(store):  # left by a daemon that was killed
             with contextlib.suppress(redis.RedisError), redis.Redis(unix_socket_path=store) as client:
                 client.shutdown(nosave=True)
         self._run.cleanup()
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -308,10 +308,11 @@ def test_sessions_open_while_the_store_is_down(stores: Store, tmp_path: Path) ->
         began = time.monotonic()
         for client in clients:
             client.request("initialize", HELLO)
+        took = []
         for k, client in enumerate(clients):
             assert f"You are a{k};" in client.result(1)["instructions"]
-        took = time.monotonic() - began
-        assert took < 7, f"{took:.1f} s"
+            took.append(time.monotonic() - began)
+        assert took[-1] < 2 * took[0], took
         alice = clients[0]
         asked = [
             alice.begin("mesh_send", to="bob", message="hello"),
