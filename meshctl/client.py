@@ -83,12 +83,15 @@ class Refused(Exception):
     """The input is bad: (what, next). Nothing was sent."""
 
 
-def connect() -> "socket | None":
-    """A connection to the daemon, or None if none listens. Another failure is said and raised as `SystemExit`."""
+def connect(reach: "Callable[[socket, str], None]" = socket.connect) -> "socket | None":
+    """A connection to the daemon, or None if none listens. Another failure is said and raised as `SystemExit`.
+
+    `reach` connects the socket to the path: for a caller that has its own way to wait.
+    """
     path = paths.socket_path()
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
-        connection.connect(path)
+        reach(connection, path)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         connection.close()
         return None

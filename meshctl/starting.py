@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from meshctl.client import complain, connect, socket
 from meshd import paths
 from meshd.disk.files import private_dir
-from meshd.errors import ConfigError, MeshError
+from meshd.errors import ConfigError, DaemonDown, MeshError
 
 ENDING = 20.0  # seconds that a daemon which is being stopped may take
 # What the manager of another service tells its own program. A daemon that believed it would speak in its name.
@@ -22,9 +22,8 @@ _NOT_OURS = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "JOURNAL_STREAM", "AGENT_M
 _PATHS: dict[str, Callable[[str], str]] = {"AGENT_MESH_SOCKET": str, "AGENT_MESH_REDIS_URL_FILE": os.path.expanduser}
 
 
-class NotStarted(MeshError):
-    kind = "daemon_down"
-    exit_code = 3
+class NotStarted(DaemonDown):
+    """It does not listen, and why."""
 
 
 def start() -> socket:

@@ -16,10 +16,11 @@ import logging.handlers
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from meshd import __version__, paths
-from meshd.errors import AlreadyRunning, ConfigError, MeshError, NotReloaded
+from meshd.errors import AlreadyRunning, ConfigError, MeshError, NotReloaded, Unexpected
 from meshd.service.manager import managed_by
 from meshd.service.sd_notify import NEXT, Notifier, notifier
 from meshd.system.limits import raise_file_limit
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from meshd.disk.files import Lock
     from meshd.hosting.supervisor import Supervisor
+    from meshd.service.status_line import StatusFacts
 
 log = logging.getLogger("meshd")
 
@@ -59,15 +61,15 @@ def main() -> int:
     tell = notifier()
     ready = _Ready(options.ready_fd, tell)
     try:
-        # launchd has no journal.
-        _log_to(options.log_file or (paths.daemon_log() if managed_by() == "launchd" else None))
+        log_file = options.log_file or (paths.daemon_log() if managed_by() == "launchd" else None)  # it has no journal
+        _log_to(log_file)
         if options.log_level is not None:
             os.environ["AGENT_MESH_LOG_LEVEL"] = options.log_level  # as whoever asks for another configuration finds it
-        # The manager's watchdog ends a daemon that hangs by SIGABRT: where it hung is then in the log.
-        if sys.stderr is not None:
-            faulthandler.enable()
+        _log_crashes(log_file)
         raise_file_limit()
         asyncio.run(_serve(ready, tell))
+    except KeyboardInterrupt:
+        raise  # before there is a loop that takes the signal: a terminal's own end
     except MeshError as error:
         log.log(logging.INFO if isinstance(error, AlreadyRunning) else logging.ERROR, "%s", error.message)
         if options.log_file is None and options.ready_fd is None:
@@ -75,6 +77,11 @@ def main() -> int:
         ready.failed(error)
         # launchd starts again whatever fails; it has no list of the failures that stay.
         return 0 if managed_by() == "launchd" and isinstance(error, ConfigError) else error.exit_code
+    except BaseException as error:  # whatever it is: nobody reads the standard error of a daemon that is detached
+        what = f"an error that nobody expected has ended meshd: {type(error).__name__}"
+        log.critical("%s", what, exc_info=True)
+        ready.failed(Unexpected(what, "meshctl logs"))
+        return 1
     return 0
 
 
@@ -117,6 +124,24 @@ def _log_to(file: str | None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+def _log_crashes(log_file: str | None) -> None:
+    """What the interpreter would say on standard error goes where the log goes: that of threads, and of its own end.
+
+    The manager's watchdog ends a daemon that hangs by SIGABRT: where it hung is then in the log.
+    """
+    threading.excepthook = _thread_failed
+    if log_file is not None:
+        # Open for as long as we live, beside the log's own, which is another file after it was rotated.
+        faulthandler.enable(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    elif sys.stderr is not None:
+        faulthandler.enable()
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    name = failed.thread.name if failed.thread is not None else "of an unknown name"
+    log.error("the thread %s failed", name, exc_info=failed.exc_value)
+
+
 async def _serve(ready: _Ready, tell: Notifier) -> None:
     # Imported here: a second daemon that finds the lock taken should not pay for it.
     from meshd.control.listener import BACKLOG, Listener
@@ -134,6 +159,7 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         from meshd import settings
         from meshd.control.rpc import Server
         from meshd.hosting.supervisor import Supervisor
+        from meshd.observing.background import Background
 
         supervisor = Supervisor(settings.load())
         asked, stopping = asyncio.Event(), asyncio.Event()
@@ -142,18 +168,19 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         loop.add_signal_handler(signal.SIGHUP, _reload, supervisor)
-        running = asyncio.create_task(supervisor.run(stopping), name="supervisor")
-        told = [asyncio.create_task(work, name=name) for name, work in _tell_manager(supervisor, tell).items()]
+        background, told = Background(log), Background(log)
+        # Whatever ends it is logged at once: what follows takes a while, and may fail in its own way.
+        running = background.start(supervisor.run(stopping), "the daemon's work")
+        for name, work in _tell_manager(supervisor, tell).items():
+            told.keep(work, name)
         # asyncio listens once more, with a backlog of its own if none is given.
         control = await loop.create_unix_server(server.connection, sock=socket, backlog=BACKLOG, **_KEEP_SOCKET)
         ready.listening()
         log.info("meshd %s listens on %s", __version__, listener.path)
         try:
-            end = asyncio.ensure_future(asked.wait())
-            await asyncio.wait([running, end, *told], return_when=asyncio.FIRST_COMPLETED)
-            for task in told:
-                task.cancel()
-            ended = await asyncio.gather(*told, return_exceptions=True)
+            end = background.start(asked.wait(), "waiting to be ended")
+            await asyncio.wait([running, end], return_when=asyncio.FIRST_COMPLETED)
+            await told.end()
             # The manager would go on showing the last status for as long as nothing runs.
             tell.tell("STOPPING=1\nSTATUS=")
             control.close()
@@ -162,35 +189,51 @@ async def _serve(ready: _Ready, tell: Notifier) -> None:
             await server.stop()
         finally:
             stopping.set()
-            await running
+            await asyncio.wait([running])
+            await told.end()
+            await background.end()
         log.info("meshd stopped")
         held.close()
         server.end()
         await asyncio.sleep(0)  # the loop closes them
-        for error in ended:
-            if isinstance(error, Exception):  # what was told has failed: that is no end in order
-                raise error
+        running.result()  # what has ended it is no end in order
 
 
 def _reload(mesh: Supervisor) -> None:
     with contextlib.suppress(NotReloaded):  # it is in the log
-        mesh.reload()
+        mesh.configuration.reload()
 
 
-def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Coroutine[Any, Any, None]]:
+def _tell_manager(mesh: Supervisor, tell: Notifier) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
     """What goes on beside the work, for a manager that wants to be told how we are."""
     if not tell.wanted:
         return {}
     from meshd.service import status_line, watchdog
 
     def now() -> str:
-        return status_line.line(mesh.agents.values(), len(mesh.refused), mesh.commands)
+        return status_line.line(_facts(mesh))
 
     seconds = watchdog.interval()
-    told = {"status": status_line.show(tell, mesh.events.moved, now, seconds or STATUS_EVERY)}
+    told = {"the status line": lambda: status_line.show(tell, mesh.events.moved, now, seconds or STATUS_EVERY)}
     if seconds is not None:
-        told["watchdog"] = watchdog.feed(tell, seconds, mesh.stuck)
+        told["the watchdog"] = lambda: watchdog.feed(tell, seconds, mesh.stuck)
     return told
+
+
+def _facts(mesh: Supervisor) -> StatusFacts:
+    from meshd.service.status_line import StatusFacts
+
+    agents, store = mesh.agents.values(), mesh.commands
+    return StatusFacts(
+        agents=len(agents),
+        troubled=sum(a.health.trouble is not None and not a.health.of_store for a in agents) + len(mesh.names.refused),
+        pending=sum(len(agent.core.ledger.entries) for agent in agents),
+        unread=sum(len(agent.core.inbox.unread) for agent in agents),
+        store_up=store.up.is_set(),
+        store_tried=store.tried.is_set(),
+        server=" ".join(store.server or ()),
+        store_trouble=store.trouble.message if store.trouble else "",
+    )
 
 
 def _lock_state(acquire: Callable[[Lock], None]) -> Lock:

@@ -1,23 +1,35 @@
 """Every error that a user can meet, on one page.
 
-    MeshError                     kind               exit
-    ├─ UsageError                 usage              2    bad input; nothing happened
-    ├─ Denied                     denied             1    the rate gate said no
-    ├─ TimedOut                   timeout            1    nobody answered in time
-    ├─ Lagged                     lagged             1    a subscriber did not keep up, and was cut
-    ├─ NotFound                   not_found          5    no such agent or message
-    ├─ NotAllowed                 not_allowed        7    another daemon holds the name, or another user asks
-    ├─ Full                       full               1    a bound of ours was met (pending entries, disk)
-    ├─ Unreadable                 unreadable         1    a state file is damaged, or newer than we are; it is as it was
-    ├─ ConfigError                config             78   the daemon cannot start with this configuration
-    │  └─ NotReloaded             config             1    the one that is read again is wrong; the old one is kept
-    ├─ AlreadyRunning             already_running    0    another daemon holds the lock
-    ├─ Stopping                   stopping           4    the daemon was stopped in mid-call
-    └─ StoreError                 store_error        4    the store answered, and refused
-       ├─ StoreDown               store_down         4    no answer; nothing was written
-       ├─ StoreBusy               store_busy         4    the store says try again (LOADING, OOM, READONLY …)
-       └─ OutcomeUnknown          outcome_unknown    4    it may or may not have been written
+    MeshError                     kind                 exit
+    ├─ UsageError                 usage                2    bad input; nothing happened
+    │  ├─ MethodNotFound          method_not_found     2    no such method on the control socket
+    │  ├─ ParseError              parse                2    a line on the control socket that is not JSON, or too long
+    │  └─ InvalidRequest          invalid_request      2    JSON, but not a request
+    ├─ Unexpected                 internal             1    a fault of ours; the daemon's log has its traceback
+    ├─ Cancelled                  cancelled            1    whoever asked has withdrawn it
+    ├─ Interrupted                interrupted          1    over HTTP: the client went, or the server ends
+    ├─ Denied                     denied               1    the rate gate said no
+    ├─ TimedOut                   timeout              1    nobody answered in time
+    ├─ Lagged                     lagged               1    a subscriber did not keep up, and was cut
+    ├─ NotFound                   not_found            5    no such agent or message
+    ├─ NotAllowed                 not_allowed          7    another daemon holds the name, or another user asks
+    ├─ Full                       full                 1    a bound of ours was met (pending entries, disk)
+    ├─ Unreadable                 unreadable           1    a state file is damaged, or newer than we are
+    ├─ Unavailable                unavailable          4    this agent's mail cannot be had now
+    ├─ ConfigError                config               78   the daemon cannot start with this configuration
+    │  └─ NotReloaded             config               1    the one that is read again is wrong; the old one is kept
+    ├─ AlreadyRunning             already_running      0    another daemon holds the lock
+    ├─ Stopping                   stopping             4    the daemon was stopped in mid-call
+    ├─ DaemonDown                 daemon_down          3    no daemon runs, or it cannot be reached or started
+    ├─ CannotListen               address              1    `serve --http`: the port is taken, or not ours to take
+    ├─ NoManager                  no_service_manager   1    nothing here runs services for this user
+    ├─ NotChanged                 not_changed          1    `install`: a client's file is as it was
+    └─ StoreError                 store_error          4    the store answered, and refused
+       ├─ StoreDown               store_down           4    no answer; nothing was written
+       ├─ StoreBusy               store_busy           4    the store says try again (LOADING, OOM, READONLY …)
+       └─ OutcomeUnknown          outcome_unknown      4    it may or may not have been written
 
+The classes that only one room raises stand there; whoever raises another one of a kind derives it from these.
 `kind` is stable: programs match on it. The message says what happened; the hint says what to do next.
 Neither ever holds a password.
 """
@@ -67,6 +79,25 @@ class MethodNotFound(UsageError):
     rpc_code = -32601
 
 
+class ParseError(UsageError):
+    kind = "parse"
+    rpc_code = -32700
+
+
+class InvalidRequest(UsageError):
+    kind = "invalid_request"
+    rpc_code = -32600
+
+
+class Unexpected(MeshError):
+    rpc_code = -32603
+
+
+class Cancelled(MeshError):
+    kind = "cancelled"
+    rpc_code = -32800
+
+
 class Denied(MeshError):
     kind = "denied"
     retryable = True
@@ -101,6 +132,12 @@ class Unreadable(MeshError):
     kind = "unreadable"
 
 
+class Unavailable(MeshError):
+    kind = "unavailable"
+    exit_code = 4
+    retryable = True
+
+
 class ConfigError(MeshError):
     kind = "config"
     exit_code = 78
@@ -113,6 +150,11 @@ class NotReloaded(ConfigError):
 class AlreadyRunning(MeshError):
     kind = "already_running"
     exit_code = 0
+
+
+class DaemonDown(MeshError):
+    kind = "daemon_down"
+    exit_code = 3
 
 
 class StoreError(MeshError):

@@ -20,7 +20,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from meshd.store.embedded import binary
+from meshd.store.engine import binary
 
 DEADLINE = 20.0
 

@@ -19,10 +19,10 @@ ROOT = Path(__file__).parent.parent / "meshd"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "paths": 0,
-    "system": 0,
     "core": 1,
     "settings": 2,
     "disk": 2,
+    "system": 2,
     "observing": 2,
     "store": 3,
     "sending": 4,
@@ -51,6 +51,10 @@ WHY_SDK = (
 WHY_NO_CIRCLE = (
     "no module imports another that leads back to it, inside a function neither: modules in a circle can be "
     "understood, tested and moved only together"
+)
+WHY_CLOCK = (
+    "wall time and monotonic time are told apart by type (meshd/core/clock.py): where a moment comes from "
+    "time.time() it is a bare float, and nobody notices when it is compared with the other clock's"
 )
 WHY_PATHS = "every meshctl imports meshd.paths and pays for what it loads: the standard library's os and sys only"
 
@@ -180,6 +184,22 @@ def imported(module: str, path: Path, files: dict[str, Path]) -> Iterator[str]:
             name = name.rpartition(".")[0]
         if name and name != module and not module.startswith(f"{name}."):
             yield name
+
+
+def test_the_clock_is_read_in_one_place() -> None:
+    """Above the floors that have no clock of their own: there a moment has the type of the clock that it is from."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: calls time.{node.func.attr}()"
+        for path in modules()
+        if FLOORS.get(room(path), 0) >= FLOORS["store"] and room(path) not in ("service", "control", "mcp", "__main__")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "time"
+        and node.func.attr in ("time", "monotonic")
+    ]
+    assert not wrong, broken(WHY_CLOCK, wrong)
 
 
 def test_paths_costs_nothing() -> None:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from meshd.core.names import Keys, new_id
 from meshd.errors import StoreError
-from meshd.store.commands import SCRIPTS
-from meshd.store.link import Forbidden, Link
+from meshd.store.link import Link
+from meshd.store.refusals import Forbidden
+from meshd.store.scripts import answers
 
 _TTL = 10  # seconds
 _COMMAND = re.compile(r"'([a-zA-Z|]+)'")
@@ -61,8 +62,8 @@ def _tries(keys: Keys, agents: Sequence[str]) -> list[tuple[Any, ...]]:
         ("MULTI",),
         ("EXEC",),
         ("EVAL", "return redis.call('EXPIRE', KEYS[1], ARGV[1])", 1, pong, _TTL),
-        ("SCRIPT", "LOAD", SCRIPTS["answer"].source),
-        ("EVALSHA", SCRIPTS["answer"].digest, 1, pong, _TTL, "doctor", "1"),
+        ("SCRIPT", "LOAD", answers.ANSWER.source),
+        answers.pong(keys, nonce, ("doctor", "1"), _TTL).command(),
         ("XREVRANGE", keys.group, "+", "-", "COUNT", 1),
         ("ZRANGEBYSCORE", keys.presence, "-inf", "-inf"),
         ("ZREMRANGEBYSCORE", keys.presence, "-inf", "-inf"),

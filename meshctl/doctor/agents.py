@@ -13,7 +13,7 @@ from meshctl.doctor.finding import Finding, quote
 from meshctl.doctor.shell import redis_cli
 from meshctl.doctor.store import Answers
 from meshd import paths
-from meshd.commands.base import duration
+from meshd.commands.tables import duration
 from meshd.core.names import Keys
 
 AREA = "agents"

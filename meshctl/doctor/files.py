@@ -14,7 +14,7 @@ from meshd.disk import hosted, journal, logcursor
 from meshd.disk.files import read_only
 from meshd.disk.formats import refuse_newer
 from meshd.errors import ConfigError
-from meshd.hosting.sessions import FORMAT as SESSIONS_FORMAT
+from meshd.hosting.session_names import FORMAT as SESSIONS_FORMAT
 
 AREA = "files"
 LARGE = 64 << 20  # bytes of a journal: that much is unread

@@ -15,9 +15,10 @@ from meshctl.doctor.shell import anybody, redis_cli
 from meshctl.doctor.store import Answers
 from meshd import paths
 from meshd.errors import ConfigError
-from meshd.store.commands import NO_ROOM, OLDEST
-from meshd.store.embedded import binary
-from meshd.store.link import Unauthorized
+from meshd.store.commands import NO_ROOM
+from meshd.store.engine import binary
+from meshd.store.greeting import OLDEST
+from meshd.store.refusals import Unauthorized
 
 AREA = "store"
 SKEW = 2.0  # seconds

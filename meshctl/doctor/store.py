@@ -13,7 +13,7 @@ from meshd import paths
 from meshd.core.names import Keys
 from meshd.errors import ConfigError, MeshError, StoreDown, StoreError
 from meshd.store import endpoint
-from meshd.store.commands import OLDEST
+from meshd.store.greeting import OLDEST
 from meshd.store.link import Link
 
 ANSWER = 4.0  # seconds in which a store that works has answered everything

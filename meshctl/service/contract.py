@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from meshctl.service.marked import Marked
-from meshd.errors import MeshError
+from meshd.errors import DaemonDown, MeshError
 from meshd.service.sd_notify import NEXT
 
 LOG = "meshctl logs -n 20"
@@ -20,11 +20,8 @@ class NoManager(MeshError):
     kind: ClassVar[str] = "no_service_manager"
 
 
-class ServiceDown(MeshError):
+class ServiceDown(DaemonDown):
     """The manager was asked to start the daemon, and it does not run."""
-
-    kind: ClassVar[str] = "daemon_down"
-    exit_code: ClassVar[int] = 3
 
 
 class State(NamedTuple):

@@ -12,8 +12,8 @@ import os
 import time
 
 from meshctl import inbox_socket
-from meshctl.client import complain, quote, write
-from meshctl.shim.reaching import CHUNK, Ended, Way, deaf
+from meshctl.client import complain, quote
+from meshctl.shim.reaching import CHUNK, WAITING, Ended, Way, deaf, give
 from meshctl.shim.unanswered import Asked, Unanswered, as_json, parsed
 
 TYPE_CHECKING = False
@@ -88,7 +88,8 @@ class Shim:
         """To the gateway, if there is one: that it has gone is seen by reading."""
         if self._gateway is not None and line:
             try:
-                self._gateway.sendall(line)
+                with WAITING:
+                    self._gateway.sendall(line)
             except OSError:
                 pass
 
@@ -132,7 +133,7 @@ class Shim:
             self._obey(method, message["params"])
             return
         if method or request_id is None:
-            write(1, line)
+            give(line)
             return
         self._way.pause = 0.0
         if self._unanswered.is_replayed(request_id):
@@ -141,7 +142,7 @@ class Shim:
         if request is None:  # it was cancelled, and the client wants no answer any more
             self._send(b'{"jsonrpc":"2.0","method":"$mesh/dropped","params":{"id":%s}}\n' % as_json(request_id))
             return
-        write(1, line)
+        give(line)
         self._ready = self._ready or request.method == "tools/list"
         if request.method == "tools/call":
             self._send(b'{"jsonrpc":"2.0","method":"$mesh/written","params":{"id":%s}}\n' % as_json(request_id))
@@ -169,7 +170,7 @@ class Shim:
 
     def _refuse(self, request_id: "Any", what: str, then: str) -> None:
         text = quote(f"agent-mesh: {what}. Next: {then}").encode("utf-8", "replace")
-        write(1, b'{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":%s}}\n' % (as_json(request_id), text))
+        give(b'{"jsonrpc":"2.0","id":%s,"error":{"code":-32000,"message":%s}}\n' % (as_json(request_id), text))
 
 
 def _attach(session: str, had: str, ready: bool) -> bytes:

@@ -5,7 +5,7 @@ import select
 import sys
 import time
 
-from meshctl.client import AF_UNIX, SOCK_STREAM, connect, socket
+from meshctl.client import AF_UNIX, SOCK_STREAM, connect, socket, write
 from meshctl.shim.unanswered import parsed
 from meshd import paths
 
@@ -28,6 +28,19 @@ class Ended(Exception):
     """The client has closed its end, or asked us to stop."""
 
 
+class _Waiting:
+    """A place where a signal may end us: only there, so that none comes between making something and keeping it."""
+
+    def __enter__(self) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+    def __exit__(self, *exc: object) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+WAITING = _Waiting()
+
+
 class Way:
     """From this session to its daemon's gateway. Whoever waits here raises `Ended` when the client has gone.
 
@@ -44,6 +57,7 @@ class Way:
 
     def begin(self) -> None:
         """Listen to the client, and to signals, from now on."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         on_signals(_end)
         self._poll.register(0, select.POLLIN)
         self._poll.register(1, 0)  # only whether the client has closed it
@@ -78,7 +92,7 @@ class Way:
 
     def _ask_daemon(self) -> "socket | None":
         """Have the daemon start its gateway; have it started itself if it does not run."""
-        control = connect()
+        control = connect(_connect)
         if control is None and not (self.stopped and not self._waiting()):
             control = self._start_daemon()
         if control is None:
@@ -107,12 +121,9 @@ class Way:
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1)]
         actions.append((os.POSIX_SPAWN_DUP2, theirs, 2))
         command = [sys.executable, "-P", "-m", "meshctl", "up"]
-        # A signal waits until there is somebody to end what it interrupts.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=())
         os.close(theirs)
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             said = self._collect(ours, b"")
         except BaseException:
             os.kill(pid, signal.SIGTERM)  # the client has gone in the meantime
@@ -123,7 +134,7 @@ class Way:
         if said:
             what, _, then = said.decode("utf-8", "replace").partition("\n")
             self.trouble = (what, then.strip().removeprefix("next: ") or "meshctl doctor")
-        return connect()
+        return connect(_connect)
 
     def _collect(self, fd: int, end: bytes) -> bytes:
         """What comes from there until `end`, or until it is over. The client is listened to meanwhile."""
@@ -151,7 +162,8 @@ class Way:
 
     def _readable(self, seconds: "float | None" = None) -> "list[int]":
         """What there is something to read from, after so long at most. Raises `Ended` if nobody reads from us."""
-        found = [fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)]
+        with WAITING:
+            found = [fd for fd, _ in self._poll.poll(None if seconds is None else seconds * 1000)]
         if 1 in found:
             raise Ended
         return found
@@ -160,11 +172,26 @@ class Way:
 def _connect_to(path: str) -> "socket | None":
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
-        connection.connect(path)
+        _connect(connection, path)
     except OSError:
         connection.close()
         return None
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _connect(connection: "socket", path: str) -> None:
+    """Waits while its queue is full."""
+    with WAITING:
+        connection.connect(path)
+
+
+def give(line: bytes) -> None:
+    """To the client, whenever it reads."""
+    with WAITING:
+        write(1, line)
 
 
 def on_signals(handler: "Any") -> None:

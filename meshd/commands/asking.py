@@ -6,31 +6,35 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
-from meshd.commands.base import (
-    AGENTS,
-    HOSTED,
-    Call,
-    Command,
-    Handover,
-    Params,
-    Printed,
-    Result,
-    about,
-    check_seconds,
-    check_text,
-)
-from meshd.core.message import Reply
+from meshd.commands.base import AGENTS, HOSTED, Call, Command, Params, Printed, Result, about
+from meshd.commands.checks import check_seconds, check_text
+from meshd.core.message import Message, Reply
 from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
 from meshd.core.wire import ASKED_TTL, MAXLEN, Outgoing
 from meshd.errors import OutcomeUnknown, TimedOut
+from meshd.system import clock
 
 if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
+    from meshd.core.names import Keys
+    from meshd.hosting.configuration import Configuration
     from meshd.sending.requests import Requests
+    from meshd.store.commands import Commands
+    from meshd.store.waits import Waiters
+
+
+class Asking(NamedTuple):
+    """What these commands use."""
+
+    keys: Keys
+    commands: Commands
+    waits: Waiters
+    requests: Requests
+    configuration: Configuration
 
 
 class PingParams(Params):
@@ -41,16 +45,16 @@ class PingParams(Params):
     timeout: Annotated[float, Meta(description="seconds to wait")] = 5.0
 
 
-async def ping(call: Call, p: PingParams) -> Result:
+async def ping(call: Call, p: PingParams, use: Asking) -> Result:
     target, sender = check_name(p.target, "target"), call.sender(p.sender)
     timeout = check_seconds(p.timeout, "timeout")
-    keys, nonce = call.mesh.keys, new_id()
+    keys, nonce = use.keys, new_id()
     started = time.perf_counter()
-    entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{time.time():.6f}")
+    entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{clock.wall():.6f}")
     with contextlib.suppress(OutcomeUnknown):  # it may have arrived: the answer will tell
-        await call.mesh.commands.call("XADD", keys.inbox(target), "MAXLEN", "~", MAXLEN, "*", *entry, timeout=timeout)
+        await use.commands.call("XADD", keys.inbox(target), "MAXLEN", "~", MAXLEN, "*", *entry, timeout=timeout)
     left = timeout - (time.perf_counter() - started)
-    pong = await call.mesh.waiters.first(keys.pong(nonce), left, _fields)
+    pong = await use.waits.first(keys.pong(nonce), left, _fields)
     if pong is None:
         raise TimedOut(f"timeout waiting for pong from {target}", "meshctl who shows who is there", target=target)
     latency = (time.perf_counter() - started) * 1000
@@ -75,13 +79,13 @@ class RequestParams(Params):
     id: Annotated[str | None, Meta(description="the request's nonce; the same one again is not asked twice")] = None
 
 
-class _Given(Handover):
+class _Given:
     """A reply on its way to who asked."""
 
     awaited = True
+    messages: Sequence[Message] = ()
 
     def __init__(self, requests: Requests, out: Outgoing, reply: Reply) -> None:
-        self.messages = ()
         self._given = (requests, out, reply)
         self._open = True
 
@@ -98,17 +102,17 @@ class _Given(Handover):
             requests.give_up(out)
 
 
-async def request(call: Call, p: RequestParams) -> Result:
+async def request(call: Call, p: RequestParams, use: Asking) -> Result:
     target, sender = check_name(p.target, "target"), call.sender(p.sender)
-    text = check_text(p.message, call.mesh.settings.max_message)
+    text = check_text(p.message, use.configuration.current.max_message)
     timeout = check_seconds(p.timeout, "timeout")
-    keys, nonce = call.mesh.keys, check_nonce(p.id) if p.id is not None else call.new_id()
-    fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{time.time() + timeout:.3f}"))
+    keys, nonce = use.keys, check_nonce(p.id) if p.id is not None else call.new_id()
+    fields = (*("reply_to", keys.reply(nonce)), *("expect_reply", "1", "deadline", f"{clock.wall() + timeout:.3f}"))
     out = Outgoing(nonce, sender, target, text, fields=fields, asks=ASKED_TTL + math.ceil(timeout))
-    reply = await call.mesh.requests.ask(out, timeout)
+    reply = await use.requests.ask(out, timeout)
     if reply is None:
         raise TimedOut("timeout: no reply received", "", id=nonce)
-    given = _Given(call.mesh.requests, out, reply)
+    given = _Given(use.requests, out, reply)
     return Result({"reply": reply.text, "from": reply.sender, "id": nonce}, given)
 
 
@@ -125,6 +129,7 @@ COMMANDS = [
         "measure the way to an agent's daemon and back",
         "meshctl ping bob",
         timeout_on_stdout=True,
+        needs=Asking,
     ),
     Command(
         "request",
@@ -133,5 +138,6 @@ COMMANDS = [
         show_request,
         "ask and wait for the reply; prints its text alone",
         'meshctl request bob "which branch?" --from alice --timeout 60',
+        needs=Asking,
     ),
 ]

@@ -4,13 +4,17 @@ carries out: they must work where no daemon does."""
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
 from meshd.commands.base import HOSTED, Call, Command, Params, Printed, Result, about
-from meshd.commands.status import NoParams, summary
+from meshd.commands.status import Condition, NoParams, summary
 from meshd.errors import Lagged
+from meshd.system import clock
+
+if TYPE_CHECKING:
+    from meshd.hosting.configuration import Configuration
 
 HEARTBEAT = 15.0
 PATHS = ("socket", "cache", "state", "config", "log", "notify", "pending")
@@ -23,21 +27,21 @@ class EventsParams(Params):
     follow: Annotated[bool, Meta(description="stay, and print events as they come")] = False
 
 
-async def events(call: Call, p: EventsParams) -> Result:
+async def events(call: Call, p: EventsParams, use: Condition) -> Result:
     """A snapshot, then numbered events, and a heartbeat when nothing happens."""
-    hub = call.mesh.events
+    hub = use.events
     subscription = hub.subscribe()
     try:
-        await call.emit(Result({"event": "snapshot", "seq": hub.last, "ts": time.time(), "status": summary(call)}))
+        await call.emit(Result({"event": "snapshot", "seq": hub.last, "ts": clock.wall(), "status": summary(use)}))
         while p.follow:
             event = await subscription.next(HEARTBEAT)
             if event is not None:
                 await call.emit(Result(event))
             elif subscription.lagged:
-                await call.emit(Result({"event": "lagged", "seq": hub.last, "ts": time.time()}))
+                await call.emit(Result({"event": "lagged", "seq": hub.last, "ts": clock.wall()}))
                 raise Lagged("this subscriber was too slow and has missed events", "subscribe again")
             else:
-                await call.emit(Result({"event": "heartbeat", "seq": hub.last, "ts": time.time()}))
+                await call.emit(Result({"event": "heartbeat", "seq": hub.last, "ts": clock.wall()}))
     finally:
         hub.unsubscribe(subscription)
     return Result({})
@@ -49,8 +53,14 @@ def show_event(item: dict[str, Any]) -> Printed:
     return Printed(f"{at} #{item['seq']} {item['event']} {facts}".rstrip() + "\n")
 
 
-async def reload(call: Call, p: NoParams) -> Result:
-    return Result({"said": call.mesh.reload()})
+class Reloading(NamedTuple):
+    """What `reload` uses."""
+
+    configuration: Configuration
+
+
+async def reload(call: Call, p: NoParams, use: Reloading) -> Result:
+    return Result({"said": use.configuration.reload()})
 
 
 class LogsParams(Params):
@@ -118,6 +128,7 @@ COMMANDS = [
         "meshctl events -f",
         {"follow": "f"},
         show_item=show_event,
+        needs=Condition,
     ),
     Command(
         "reload",
@@ -127,6 +138,7 @@ COMMANDS = [
         "read the configuration again",
         "meshctl reload",
         starts_daemon=False,
+        needs=Reloading,
     ),
     _local("down", "stop the daemon", "meshctl down"),
     _local("doctor", "what is wrong, and the next command to type", "meshctl doctor"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -16,8 +16,19 @@ from msgspec import Meta
 from meshd.commands.base import Call, Command, Params, Printed, Result
 from meshd.errors import UsageError
 
+if TYPE_CHECKING:
+    from meshd.hosting.sessions import Sessions
+    from meshd.receiving.agent import Agent
+
 # `meshctl` turns this into the 2 with which a waiting hook wakes its session, and every other code into 0.
 WAKES = 86
+
+
+class Waking(NamedTuple):
+    """What `hook` uses."""
+
+    sessions: Sessions
+    agents: dict[str, Agent]
 
 
 class HookParams(Params):
@@ -37,7 +48,7 @@ class _Input(msgspec.Struct):
     notification_type: Any = ""
 
 
-async def hook(call: Call, p: HookParams) -> Result:
+async def hook(call: Call, p: HookParams, use: Waking) -> Result:
     try:
         # Not msgspec's decoder: it refuses the half of a surrogate pair that a cut tool output ends with.
         said = msgspec.convert(json.loads(p.input), _Input)
@@ -45,12 +56,12 @@ async def hook(call: Call, p: HookParams) -> Result:
         raise UsageError(f"not a hook's input: {error}", "this command is for the hooks of a client") from None
     if said.agent_id:
         return Result({})
-    sessions = call.mesh.sessions
+    sessions = use.sessions
     pid = _pid(call.environment.get("CLAUDE_PID"))
     session = sessions.of_client(said.session_id, pid)
     if p.wait:
-        return await _wait(call, said.session_id, pid)
-    if session is None or (agent := call.mesh.agents.get(session.name)) is None:
+        return await _wait(use, said.session_id, pid)
+    if session is None or (agent := use.agents.get(session.name)) is None:
         return Result({})
     waker = agent.waker
     match said.hook_event_name:
@@ -85,7 +96,7 @@ def _context(event: str, line: str | None) -> Result:
     return Result({"output": {"hookSpecificOutput": {"hookEventName": event, "additionalContext": line}}})
 
 
-async def _wait(call: Call, client_session: str, client_pid: int | None) -> Result:
+async def _wait(use: Waking, client_session: str, client_pid: int | None) -> Result:
     """Until the ladder rings this rung. A later hook of the same session takes the place of an earlier one."""
     rung: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -93,7 +104,7 @@ async def _wait(call: Call, client_session: str, client_pid: int | None) -> Resu
         if not rung.done():
             rung.set_result(line)
 
-    with call.mesh.sessions.waiting_hook(client_session, client_pid, ring):
+    with use.sessions.waiting_hook(client_session, client_pid, ring):
         line = await rung
     return Result({"wake": line} if line else {})
 
@@ -113,5 +124,6 @@ COMMANDS = [
         "tell a client's session of mail, between its steps or when it is idle",
         "meshctl hook - < input.json",
         starts_daemon=False,
+        needs=Waking,
     ),
 ]

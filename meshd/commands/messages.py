@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
-from meshd.commands.base import (
-    AGENTS,
-    HOSTED,
-    Call,
-    Command,
-    Params,
-    Printed,
-    Result,
-    about,
-    check_optional_id,
-    check_seconds,
-    check_text,
-)
+from meshd.commands.base import AGENTS, HOSTED, Call, Command, Params, Printed, Result, about
+from meshd.commands.checks import check_optional_id, check_seconds, check_text
 from meshd.core.inbox import Origin
 from meshd.core.names import EVERYONE, check_name
 from meshd.core.wire import Outgoing, Receipt
 from meshd.errors import MeshError, NotFound, OutcomeUnknown
+from meshd.system import clock
+
+if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
+    from meshd.core.names import Keys
+    from meshd.hosting.configuration import Configuration
+    from meshd.receiving.agent import Agent
+    from meshd.sending.outbox import Outbox
+    from meshd.sending.requests import Requests
+
+
+class Messaging(NamedTuple):
+    """What these commands use."""
+
+    outbox: Outbox
+    requests: Requests
+    agents: dict[str, Agent]
+    keys: Keys
+    configuration: Configuration
 
 
 class SendParams(Params):
@@ -40,9 +46,9 @@ class SendParams(Params):
     thread: Annotated[str | None, Meta(description="id of the conversation")] = None
 
 
-async def send(call: Call, p: SendParams) -> Result:
+async def send(call: Call, p: SendParams, use: Messaging) -> Result:
     target, sender = check_name(p.target, "target"), call.sender(p.sender)
-    text = check_text(p.message, call.mesh.settings.max_message)
+    text = check_text(p.message, use.configuration.current.max_message)
     fields: list[str] = []
     for name in ("re", "thread"):
         if (value := check_optional_id(getattr(p, name), name)) is not None:
@@ -50,15 +56,15 @@ async def send(call: Call, p: SendParams) -> Result:
     message_id = check_optional_id(p.id, "id") or call.new_id()
     out = Outgoing(message_id, sender, target, text, p.private, tuple(fields))
     if p.expect_reply:
-        receipt = await _send_expecting(call, out, check_seconds(p.within, "within"))
+        receipt = await _send_expecting(call, use, out, check_seconds(p.within, "within"))
     else:
-        receipt = await call.mesh.outbox.send(out)
-    return Result(_receipt(call, receipt, target))
+        receipt = await use.outbox.send(out)
+    return Result(_receipt(use, receipt, target))
 
 
-async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
+async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: float) -> Receipt:
     """The entry is on the disk before the message leaves; it stays unless the message certainly did not."""
-    now = time.time()
+    now = clock.wall()
     fields = (*out.fields, "expect_reply", "1", "deadline", f"{now + within:.3f}")
 
     opened = False
@@ -71,24 +77,24 @@ async def _send_expecting(call: Call, out: Outgoing, within: float) -> Receipt:
         await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
 
     try:
-        return await call.mesh.outbox.send(out._replace(fields=fields), first=open_entry)
+        return await use.outbox.send(out._replace(fields=fields), first=open_entry)
     except OutcomeUnknown:
         raise
     except MeshError:
-        agent = call.mesh.agents.get(out.sender)
+        agent = use.agents.get(out.sender)
         if agent is not None and opened:
             core = agent.core
             await agent.execute(lambda: core.close_replies([out.id]))
         raise
 
 
-def _receipt(call: Call, receipt: Receipt, target: str) -> dict[str, Any]:
+def _receipt(use: Messaging, receipt: Receipt, target: str) -> dict[str, Any]:
     return {
         "status": "sent",
         "id": receipt.id,
         "to": target,
         # One that we host ourselves takes its lease again in a moment, when it has none right after our start.
-        "held": receipt.held or target in call.mesh.agents,
+        "held": receipt.held or target in use.agents,
         "again": receipt.again,
         "rate": receipt.rate,
         "over_limit": receipt.observed,
@@ -112,11 +118,11 @@ class BroadcastParams(Params):
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 
-async def broadcast(call: Call, p: BroadcastParams) -> Result:
-    text = check_text(p.message, call.mesh.settings.max_message)
+async def broadcast(call: Call, p: BroadcastParams, use: Messaging) -> Result:
+    text = check_text(p.message, use.configuration.current.max_message)
     message_id = check_optional_id(p.id, "id") or call.new_id()
-    receipt = await call.mesh.outbox.send(Outgoing(message_id, call.sender(p.sender), EVERYONE, text))
-    return Result(_receipt(call, receipt, EVERYONE))
+    receipt = await use.outbox.send(Outgoing(message_id, call.sender(p.sender), EVERYONE, text))
+    return Result(_receipt(use, receipt, EVERYONE))
 
 
 class ReplyParams(Params):
@@ -126,31 +132,31 @@ class ReplyParams(Params):
     id: Annotated[str | None, Meta(description="the answer's id; the same one again is not sent twice")] = None
 
 
-async def reply(call: Call, p: ReplyParams) -> Result:
-    text = check_text(p.text, call.mesh.settings.max_message, "text")
+async def reply(call: Call, p: ReplyParams, use: Messaging) -> Result:
+    text = check_text(p.text, use.configuration.current.max_message, "text")
     answer_id = check_optional_id(p.id, "id") or call.new_id()
-    nonce = call.mesh.keys.reply_nonce(p.where)
+    nonce = use.keys.reply_nonce(p.where)
     if nonce is not None:
         sender, peer, request, re = call.sender(p.sender), None, True, nonce
     else:
-        sender, (peer, request, about) = _received(call, p)
+        sender, (peer, request, about) = _received(call, p, use)
         re = p.where if request else about or p.where  # a re-ping stands for what it is about
     if request:
-        fields = ("from", sender, "reply", text, "ts", f"{time.time():.6f}")
-        peer = await call.mesh.requests.reply(re, answer_id, fields)
+        fields = ("from", sender, "reply", text, "ts", f"{clock.wall():.6f}")
+        peer = await use.requests.reply(re, answer_id, fields)
     if peer is None:
         return Result({"status": "replied", "id": re})
     out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", re))
-    return Result({**_receipt(call, await call.mesh.outbox.send(out), peer), "late": request})
+    return Result({**_receipt(use, await use.outbox.send(out), peer), "late": request})
 
 
-def _received(call: Call, p: ReplyParams) -> tuple[str, Origin]:
+def _received(call: Call, p: ReplyParams, use: Messaging) -> tuple[str, Origin]:
     """Who received the message that is answered, and where it came from."""
     if p.sender is not None or call.names_itself:
         name = call.sender(p.sender)
-        candidates = [call.mesh.agents[name]] if name in call.mesh.agents else []
+        candidates = [use.agents[name]] if name in use.agents else []
     else:
-        candidates = list(call.mesh.agents.values())
+        candidates = list(use.agents.values())
     for agent in candidates:
         known = agent.core.inbox.origin(p.where)
         if known is not None:
@@ -178,16 +184,16 @@ class AckParams(Params):
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
 
 
-async def ack(call: Call, p: AckParams) -> Result:
+async def ack(call: Call, p: AckParams, use: Messaging) -> Result:
     peer, sender = check_name(p.peer, "peer"), call.sender(p.sender)
-    text = check_text(f"ACK: {check_text(p.text, 1 << 30, 'text')}", call.mesh.settings.max_message, "text")
+    text = check_text(f"ACK: {check_text(p.text, 1 << 30, 'text')}", use.configuration.current.max_message, "text")
     message_id = check_optional_id(p.id, "id") or call.new_id()
-    receipt = await call.mesh.outbox.send(Outgoing(message_id, sender, peer, text, private=True))
-    agent = call.mesh.agents.get(sender)
+    receipt = await use.outbox.send(Outgoing(message_id, sender, peer, text, private=True))
+    agent = use.agents.get(sender)
     owed = agent.core.ledger.owed_by(peer) if agent else []
     if agent is not None and owed:
         await agent.execute(lambda: agent.core.close_replies(owed))
-    return Result({**_receipt(call, receipt, peer), "settled": owed})
+    return Result({**_receipt(use, receipt, peer), "settled": owed})
 
 
 def show_ack(data: dict[str, Any]) -> Printed:
@@ -205,6 +211,7 @@ COMMANDS = [
         "send a message to an agent",
         'meshctl send bob "the build is green" --from alice',
         {"private": "p", "expect_reply": "e"},
+        needs=Messaging,
     ),
     Command(
         "broadcast",
@@ -213,6 +220,7 @@ COMMANDS = [
         show_sent,
         "send to every hosted agent on every daemon",
         'meshctl broadcast "deploying in five minutes" --from alice',
+        needs=Messaging,
     ),
     Command(
         "reply",
@@ -221,8 +229,15 @@ COMMANDS = [
         show_reply,
         "answer a request or a message",
         'meshctl reply 3f2a… "yes, on main" --from bob',
+        needs=Messaging,
     ),
     Command(
-        "ack", AckParams, ack, show_ack, "settle what a peer owed, and tell it", 'meshctl ack bob "got it" --from alice'
+        "ack",
+        AckParams,
+        ack,
+        show_ack,
+        "settle what a peer owed, and tell it",
+        'meshctl ack bob "got it" --from alice',
+        needs=Messaging,
     ),
 ]

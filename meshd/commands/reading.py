@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import time
 from collections import deque
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from msgspec import Meta
 
-from meshd import paths
-from meshd.commands.base import (
-    HOSTED,
-    Call,
-    Command,
-    Handover,
-    Params,
-    Printed,
-    Result,
-    about,
-    check_seconds,
-    deadline_in,
-    waiting,
-)
+from meshd.commands.base import HOSTED, Call, Command, Params, Printed, Result, about
+from meshd.commands.checks import check_seconds, deadline_in
 from meshd.core.message import Message
-from meshd.core.names import check_name
 from meshd.core.text import block
-from meshd.disk.logcursor import LogCursor
-from meshd.errors import ConfigError, TimedOut, Unreadable, UsageError
+from meshd.errors import Full, StoreError, TimedOut, Unavailable, Unreadable, UsageError
+from meshd.receiving.handover import Handover
+from meshd.receiving.health import JOURNAL
 
 if TYPE_CHECKING:
+    from meshd.core.names import Keys
     from meshd.receiving.agent import Agent
+    from meshd.receiving.arrivals import Arrivals
+    from meshd.receiving.broadcasts import GroupReader
 
 MAX_LIMIT = 10_000
 _GROUP_QUEUE = 1000
-# A flood in `watch`: more lines than this within the window become one.
-BURST_WINDOW = 2.0
-BURST_LINES = 10
+
+
+class Reading(NamedTuple):
+    """What these commands use."""
+
+    keys: Keys
+    group: GroupReader
+    arrivals: Arrivals
 
 
 class InboxParams(Params):
@@ -46,33 +40,46 @@ class InboxParams(Params):
     limit: Annotated[int, Meta(description="at most so many messages")] = 1000
 
 
-async def inbox(call: Call, p: InboxParams) -> Result:
+async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
     if not 1 <= p.limit <= MAX_LIMIT:
         raise UsageError(f"limit must be from 1 to {MAX_LIMIT}", "as in --limit 100")
-    agent = await call.host(p.name)
-    await call.fresh(agent)
-    await call.mesh.hold(agent)
+    try:
+        agent = await call.host(p.name)
+    except (Full, Unreadable) as error:
+        raise _unavailable(p.name, error.message) from None
+    await use.arrivals.fresh(agent)
+    if not p.peek:
+        if trouble := agent.health.of(JOURNAL):  # that it was read could not be written down
+            raise _unavailable(agent.name, trouble)
+        await agent.ensure_held()
     box = agent.core.inbox
     messages = box.peek(p.limit, call.max_bytes) if p.peek else box.take(p.limit, call.max_bytes)
-    lost = box.lost_untold
+    lost = box.losses.untold if p.peek else box.losses.take()
     data = {
         "name": agent.name,
-        "messages": [message.public(call.mesh.keys) for message in messages],
+        "messages": [message.public(use.keys) for message in messages],
         "lost": lost,
         "unread": len(box.unread) - (0 if p.peek else len(messages)),
         # What somebody else holds, or was handed out a moment ago, is no more to be had by another call.
         "more": len(box.unread) - len(messages) if p.peek else box.free,
     }
+    if (trouble := agent.health.trouble) is not None and not agent.health.of_store:
+        data["trouble"] = trouble
     return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
 
 
+def _unavailable(name: str, why: str) -> Unavailable:
+    return Unavailable(f"the mail of {name} cannot be had now: {why}", "meshctl doctor")
+
+
 def show_inbox(data: dict[str, Any]) -> Printed:
+    trouble = f"warning: {data['trouble']}\n  next: meshctl doctor\n" if "trouble" in data else ""
     if not data["messages"] and not data["lost"]:
-        return Printed(err="(no unread messages)\n")
+        return Printed(err=f"(no unread messages)\n{trouble}")
     lost = f"⚠ LOST {data['lost']} messages to {data['name']}\n" if data["lost"] else ""
     shown = [show_message(message, data["name"]) for message in data["messages"]]
     more = f"{data['more']} more: meshctl inbox {data['name']}\n" if data["more"] else ""
-    return Printed(lost + "".join(one.out for one in shown), "".join(one.err for one in shown) + more)
+    return Printed(lost + "".join(one.out for one in shown), "".join(one.err for one in shown) + more + trouble)
 
 
 def show_message(message: dict[str, Any], name: str) -> Printed:
@@ -92,21 +99,20 @@ class ListenParams(Params):
     direct: Annotated[bool, Meta(description="direct messages only; all others stay unread")] = False
 
 
-async def listen(call: Call, p: ListenParams) -> Result:
+async def listen(call: Call, p: ListenParams, use: Reading) -> Result:
     timeout = check_seconds(p.timeout, "timeout")
     agent = await call.host(p.name, stealth=p.stealth)
     try:
         async with asyncio.timeout_at(deadline_in(timeout)):
-            return await _hear(call, agent, hidden=p.stealth, follow=p.follow, direct=p.direct)
+            return await _hear(call, use, agent, hidden=p.stealth, follow=p.follow, direct=p.direct)
     except TimeoutError:
         raise TimedOut(f"timeout: no message for {agent.name} within {timeout:g} s", "") from None
 
 
-async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct: bool = False) -> Result:
+async def _hear(call: Call, use: Reading, agent: Agent, *, hidden: bool, follow: bool, direct: bool = False) -> Result:
     """Give messages as they come; with no `follow`, the first direct one is the result; with `direct`, only those."""
     overheard: deque[Message] = deque(maxlen=_GROUP_QUEUE)
-    await call.mesh.hold(agent)
-    async with call.attached(agent, hidden=hidden), waiting(agent) as changed:
+    with agent.attached(hidden=hidden), agent.waiting() as changed:
 
         def hear(message: Message) -> None:
             mine = message.kind == "broadcast" or agent.name in (message.to, message.sender)
@@ -114,29 +120,37 @@ async def _hear(call: Call, agent: Agent, *, hidden: bool, follow: bool, direct:
                 overheard.append(message)
                 changed.set()
 
-        with call.mesh.group.overheard(hear):
+        with use.group.overheard(hear):
             while True:
                 changed.clear()
                 while overheard:
-                    await call.emit(_item(call, agent, overheard.popleft(), "group"))
-                ours = call.mesh.is_sure(agent)
-                for message in agent.core.inbox.take(1, call.max_bytes, direct=direct) if ours else ():
-                    changed.set()  # there may be more
-                    handover = Handover(agent, [message])
-                    if message.kind == "broadcast" or follow:
+                    await call.emit(_item(use, agent, overheard.popleft(), "group"))
+                if agent.core.inbox.has_free(direct=direct) and await _is_sure(agent):
+                    for message in agent.core.inbox.take(1, call.max_bytes, direct=direct):
+                        changed.set()  # there may be more
+                        handover = Handover(agent, [message])
+                        if message.kind != "broadcast" and not follow:
+                            return Result({"message": message.public(use.keys), "name": agent.name}, handover)
                         try:
-                            await call.emit(_item(call, agent, message, message.kind)._replace(handover=handover))
+                            await call.emit(_item(use, agent, message, message.kind)._replace(handover=handover))
                         except BaseException:
                             handover.release()
                             raise
-                    else:
-                        return Result({"message": message.public(call.mesh.keys), "name": agent.name}, handover)
                 agent.check_hosted()
                 await changed.wait()
 
 
-def _item(call: Call, agent: Agent, message: Message, kind: str) -> Result:
-    return Result({**message.public(call.mesh.keys), "kind": kind, "name": agent.name})
+async def _is_sure(agent: Agent) -> bool:
+    """Whether its mail may be handed out now. If the store cannot tell, whoever waits goes on waiting."""
+    try:
+        await agent.ensure_held()
+    except StoreError:
+        return False
+    return True
+
+
+def _item(use: Reading, agent: Agent, message: Message, kind: str) -> Result:
+    return Result({**message.public(use.keys), "kind": kind, "name": agent.name})
 
 
 def show_listen(data: dict[str, Any]) -> Printed:
@@ -154,104 +168,26 @@ class MonitorParams(Params):
     stealth: Annotated[bool, Meta(description="without showing up as a session, or at all if not hosted yet")] = False
 
 
-async def monitor(call: Call, p: MonitorParams) -> Result:
+async def monitor(call: Call, p: MonitorParams, use: Reading) -> Result:
     agent = await call.host(p.name, stealth=p.stealth)
     if agent.monitored:
         return Result({"name": agent.name, "already": True})
     agent.monitored = True
     try:
-        return await _hear(call, agent, hidden=p.stealth, follow=True)
+        return await _hear(call, use, agent, hidden=p.stealth, follow=True)
     finally:
         agent.monitored = False
 
 
-class WatchParams(Params):
-    name: Annotated[str, about("whose notify log", HOSTED)]
-    timeout: Annotated[float | None, Meta(description="seconds until it ends (default: never)")] = None
-
-
-async def watch(call: Call, p: WatchParams) -> Result:
-    """The notify log from where the last watch stopped. The cursor moves when a line was taken."""
-    agent = await call.host(check_name(p.name))
-    try:
-        cursor = LogCursor(paths.notify_log(agent.name), paths.watch_cursor(agent.name))
-    except ConfigError as error:
-        raise Unreadable(error.message, error.hint) from None
-    until = None if p.timeout is None else deadline_in(check_seconds(p.timeout, "timeout"))
-    try:
-        async with asyncio.timeout_at(until), call.attached(agent), waiting(agent) as changed:
-            if await _in_thread(cursor.is_new):
-                await call.fresh(agent)
-                await _in_thread(cursor.to_end)
-                if agent.core.inbox.unread:
-                    await call.emit(Result({"line": _unread_line(agent)}))
-            quiet_since = 0.0
-            while True:
-                changed.clear()
-                lines = await _in_thread(cursor.read)
-                # The first line of a burst goes out at once; what follows is gathered.
-                if len(lines) > BURST_LINES:
-                    lines = [_burst_line(lines, agent.name)]
-                for line in lines:
-                    await call.emit(Result({"line": line}))
-                if lines:
-                    await _in_thread(cursor.save)
-                    quiet_since = time.monotonic()
-                agent.check_hosted()
-                await changed.wait()
-                if time.monotonic() - quiet_since < BURST_WINDOW:
-                    await _gather(changed)
-    except TimeoutError:
-        return Result({})
-
-
-async def _gather(changed: asyncio.Event) -> None:
-    """Let a burst become one: wait until it pauses, or its window is over."""
-    try:
-        async with asyncio.timeout(BURST_WINDOW):
-            while True:
-                changed.clear()
-                async with asyncio.timeout(_PAUSE):
-                    await changed.wait()
-    except TimeoutError:
-        pass
-
-
-_PAUSE = 0.2
-
-
-def _unread_line(agent: Agent) -> str:
-    unread = agent.core.inbox.unread
-    senders = sorted({message.sender for message in unread.values()})
-    return f"📨 {len(unread)} unread from {_few(senders)}: meshctl inbox {agent.name}"
-
-
-def _burst_line(lines: list[str], name: str) -> str:
-    senders = sorted({line[2:].partition(":")[0] for line in lines if line[:1] in "📨📢⏰"})
-    losses = sum(line.startswith("⚠") for line in lines)
-    warned = f", {losses} warnings" if losses else ""
-    return f"📨 {len(lines)} messages from {_few(senders)}{warned}: meshctl inbox {name}"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-async def _in_thread(job: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(None, functools.partial(job))
-
-
-def show_line(item: dict[str, Any]) -> Printed:
-    return Printed(item["line"] + "\n")
-
-
-def show_nothing(data: dict[str, Any]) -> Printed:
-    return Printed()
-
-
 COMMANDS = [
     Command(
-        "inbox", InboxParams, inbox, show_inbox, "unread messages, oldest first; marks them read", "meshctl inbox bob"
+        "inbox",
+        InboxParams,
+        inbox,
+        show_inbox,
+        "unread messages, oldest first; marks them read",
+        "meshctl inbox bob",
+        needs=Reading,
     ),
     Command(
         "listen",
@@ -261,6 +197,7 @@ COMMANDS = [
         "wait for the next direct message; unread ones come first",
         "meshctl listen bob --timeout 60",
         show_item=show_heard,
+        needs=Reading,
     ),
     Command(
         "monitor",
@@ -270,14 +207,6 @@ COMMANDS = [
         "stay and print messages as they come",
         "meshctl monitor bob",
         show_item=show_heard,
-    ),
-    Command(
-        "watch",
-        WatchParams,
-        watch,
-        show_nothing,
-        "the notify log's lines as they come, from where the last watch stopped",
-        "meshctl watch bob",
-        show_item=show_line,
+        needs=Reading,
     ),
 ]

@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshd import __version__, paths
-from meshd.commands.base import Call, Command, Params, Printed, Result, duration, shown_worked, table
+from meshd.commands.base import Call, Command, Params, Printed, Result
+from meshd.commands.tables import duration, shown_worked, table
 from meshd.observing import metrics
 from meshd.service.manager import managed_by
+from meshd.system import clock
 
 if TYPE_CHECKING:
+    from meshd.hosting.configuration import Configuration
+    from meshd.hosting.names import Names
+    from meshd.observing.events import EventHub
     from meshd.receiving.agent import Agent
+    from meshd.receiving.broadcasts import GroupReader
+    from meshd.service.mcp_process import GatewayProcess
+    from meshd.store.commands import Commands
+    from meshd.store.embedded import Embedded
+    from meshd.store.endpoint import Endpoint
 
 UP_TIMEOUT = 5.0
 TRIED_TIMEOUT = 2.0  # after its start: a store that has said nothing by then is as good as down
@@ -26,17 +35,31 @@ class NoParams(Params):
     pass
 
 
-def summary(call: Call) -> dict[str, Any]:
+class Condition(NamedTuple):
+    """What is looked at to tell how the daemon is, and what happens."""
+
+    events: EventHub
+    started: float
+    names: Names
+    commands: Commands
+    endpoint: Endpoint
+    embedded: Embedded | None
+    gateway: GatewayProcess
+    group: GroupReader
+    configuration: Configuration
+    failing: Callable[[], list[str]]
+
+
+def summary(of: Condition) -> dict[str, Any]:
     """How the daemon is: one JSON object, which `status` shows and `events.subscribe` begins with.
 
     `ok`: it works for everybody. `trouble` is the daemon's own, with its `hint`.
     """
-    mesh = call.mesh
-    commands, gateway, group = mesh.commands, mesh.gateway, mesh.group
+    commands, gateway, group, names = of.commands, of.gateway, of.group, of.names
     up, refused = commands.up.is_set(), commands.refused
     store: dict[str, Any] = {
         "state": "up" if up else "down",
-        "where": mesh.endpoint.shown,
+        "where": of.endpoint.shown,
         "server": " ".join(commands.server) if commands.server else None,
         "since": commands.since,
         "trouble": commands.trouble.message if commands.trouble else None,
@@ -44,25 +67,26 @@ def summary(call: Call) -> dict[str, Any]:
         "refuses": refused.message if refused and up else None,
         "refuses_since": commands.refused_since if refused and up else None,
     }
-    if mesh.embedded is not None:
-        store |= {"pid": mesh.embedded.pid, "restarts": mesh.embedded.restarts}
-    agents = [_agent_summary(agent, up) for agent in mesh.agents.values()]
-    trouble = mesh.trouble
-    well = up and not (refused or mesh.refused or trouble or gateway.trouble or group.trouble)
+    if of.embedded is not None:
+        store |= {"pid": of.embedded.pid, "restarts": of.embedded.restarts}
+    agents = [_agent_summary(agent, up) for agent in names.agents.values()]
+    trouble, failing = names.trouble, of.failing()
+    well = up and not (refused or names.refused or trouble or failing or gateway.trouble or group.trouble)
     return {
         "ok": well and not any(agent["trouble"] for agent in agents),
         "version": __version__,
         "pid": os.getpid(),
-        "started": mesh.started,
+        "started": of.started,
         "managed_by": managed_by(),
         "socket": paths.socket_path(),
         "state_dir": paths.state_dir(),
         "trouble": trouble.message if trouble else None,
         "hint": trouble.hint if trouble else None,
         "store": store,
-        "prefix": mesh.settings.prefix,
+        "prefix": of.configuration.current.prefix,
         "agents": agents,
-        "refused": dict(mesh.refused),
+        "refused": dict(names.refused),
+        "failing": failing,
         "group": {"since": group.since, "trouble": group.trouble},
         "mcp": {"pid": gateway.pid, "restarts": gateway.restarts, "trouble": gateway.trouble},
     }
@@ -70,50 +94,50 @@ def summary(call: Call) -> dict[str, Any]:
 
 def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
     # What every agent suffers from while the store is down is said once, of the store.
-    trouble = None if agent.trouble_of_store and not store_up else agent.trouble
-    if trouble is None and store_up and agent.stalled(time.monotonic()):
+    trouble = None if agent.health.of_store and not store_up else agent.health.trouble
+    if trouble is None and store_up and agent.health.stalled(clock.mono()):
         trouble = "its reader hangs: the disk may not answer"
     if trouble is not None:
         state = "trouble"
     elif not store_up:
         state = "waiting for the store"
     else:
-        state = "receiving" if agent.caught_up.is_set() else "catching up"
+        state = "receiving" if agent.health.caught_up.is_set() else "catching up"
     return {
         "name": agent.name,
         "role": agent.hosted.role,
         "state": state,
-        "since": agent.since,
+        "since": agent.health.since,
         "trouble": trouble,
         "unread": len(agent.core.inbox.unread),
         "pending": len(agent.core.ledger.entries),
-        "lost": agent.core.inbox.lost_total,
+        "lost": agent.core.inbox.losses.total,
         "sessions": agent.sessions,
         "wake": agent.waker.summary(),
-        "last_received": agent.last_received or None,
-        "restarts": agent.restarts,
+        "last_received": agent.health.last_received or None,
+        "restarts": agent.health.restarts,
     }
 
 
-async def up(call: Call, p: NoParams) -> Result:
+async def up(call: Call, p: NoParams, use: Condition) -> Result:
     """Like `status`, once the store has answered or clearly does not."""
-    return await _once(call.mesh.commands.up, UP_TIMEOUT, call)
+    return await _once(use.commands.up, UP_TIMEOUT, use)
 
 
-async def status(call: Call, p: NoParams) -> Result:
-    return await _once(call.mesh.commands.tried, TRIED_TIMEOUT, call)
+async def status(call: Call, p: NoParams, use: Condition) -> Result:
+    return await _once(use.commands.tried, TRIED_TIMEOUT, use)
 
 
-async def _once(known: asyncio.Event, timeout: float, call: Call) -> Result:
+async def _once(known: asyncio.Event, timeout: float, use: Condition) -> Result:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             await known.wait()
-    return Result(summary(call))
+    return Result(summary(use))
 
 
 def show_status(data: dict[str, Any]) -> Printed:
     """The answer first, then what it rests on, then one line for each thing that is wrong."""
-    store, now = data["store"], time.time()
+    store, now = data["store"], clock.wall()
     by = f", by {data['managed_by']}" if data["managed_by"] != "user" else ""
     lines = [
         _verdict(data, now),
@@ -133,6 +157,7 @@ def show_status(data: dict[str, Any]) -> Printed:
     out += "".join(f"{name} is not hosted: {why}\n" for name, why in data["refused"].items())
     if (group := data.get("group") or {}).get("trouble"):
         out += f"broadcasts are not received: {group['trouble']}\n"
+    out += "".join(f"{what}\n" for what in data.get("failing", ()))
     if data["mcp"]["trouble"]:
         out += f"MCP sessions are not served: {data['mcp']['trouble']}\n"
     works = store["state"] == "up" and not store["refuses"]
@@ -154,6 +179,8 @@ def _verdict(data: dict[str, Any], now: float) -> str:
         bad.append(f"broadcasts (for {duration(now - group['since'])})")
     if bad:
         return f"works, but not for {few(bad)}"
+    if data.get("failing"):
+        return "works, but a part of the daemon fails"
     if data["mcp"]["trouble"]:
         return "works, but not for MCP sessions"
     late = [f"{a['name']} (for {duration(now - a['since'])})" for a in agents if a["state"] != "receiving"]
@@ -204,13 +231,13 @@ def _wake_trouble(agent: dict[str, Any]) -> str:
     name, wake = agent["name"], agent["wake"]
     said = "".join(f"{name}: the {rung} rung failed: {why}\n" for rung, why in wake["failed"].items())
     if wake["ringing"] and wake["waiting_since"] is not None:
-        waited = duration(time.time() - wake["waiting_since"])
+        waited = duration(clock.wall() - wake["waiting_since"])
         said += f"{name}: woken by {wake['ringing']}, and has not read its mail for {waited}\n"
     return said
 
 
-async def show_metrics(call: Call, p: NoParams) -> Result:
-    return Result({"text": metrics.render(summary(call))})
+async def show_metrics(call: Call, p: NoParams, use: Condition) -> Result:
+    return Result({"text": metrics.render(summary(use))})
 
 
 COMMANDS = [
@@ -222,8 +249,9 @@ COMMANDS = [
         "does it work, for whom not, since when",
         "meshctl status",
         starts_daemon=False,
+        needs=Condition,
     ),
-    Command("up", NoParams, up, show_status, "start the daemon if it is not running", "meshctl up"),
+    Command("up", NoParams, up, show_status, "start the daemon if it is not running", "meshctl up", needs=Condition),
     Command(
         "metrics",
         NoParams,
@@ -232,5 +260,6 @@ COMMANDS = [
         "the same in numbers, as Prometheus reads them",
         "meshctl metrics",
         starts_daemon=False,
+        needs=Condition,
     ),
 ]

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
-from meshd.commands.base import Call, Command, Handover, Params, Printed, Result
+from meshd.commands.base import Call, Command, Params, Printed, Result
 from meshd.control import cli
 from meshd.control.client import CHUNK, Client
 from meshd.errors import MeshError, UsageError
-from meshd.hosting.supervisor import Supervisor
+from meshd.hosting.configuration import Configuration
+from meshd.hosting.names import Names
+from meshd.hosting.sessions import Sessions
 from meshd.receiving.agent import Agent
+from meshd.receiving.handover import Delivery
 
 # A model's client cuts a result at 25,000 tokens, and what was cut would count as read.
 SESSION_BYTES = 24 * 1024
+
+
+class Authority(NamedTuple):
+    """What it is decided by who a caller is, and for whom it may speak and read."""
+
+    names: Names
+    sessions: Sessions
+    configuration: Configuration
 
 
 class RpcCall(Call):
     """A command called by a program: items become notifications `<method>.item`."""
 
     def __init__(
-        self, mesh: Supervisor, client: Client, command: Command, request_id: Any, *, explicit: bool = False
+        self, authority: Authority, client: Client, command: Command, request_id: Any, *, explicit: bool = False
     ) -> None:
-        super().__init__(mesh, client.session.name if client.session else client.name)
+        super().__init__(
+            authority.names, authority.configuration, client.session.name if client.session else client.name
+        )
+        self._sessions = authority.sessions
         self._client = client
         self._command = command
         self._id = None if request_id is msgspec.UNSET else request_id
@@ -48,7 +62,7 @@ class RpcCall(Call):
     def _check_free(self, name: str) -> None:
         """A session speaks and reads by its own name, and for nobody who is a live session too."""
         if self._client.session is not None:
-            self.mesh.sessions.check_free(name, self._client.session)
+            self._sessions.check_free(name, self._client.session)
 
     async def emit(self, result: Result) -> None:
         params = {"request": self._id, "item": self.give(result)}
@@ -68,8 +82,17 @@ class CliCall(Call):
 
     max_bytes = 64 << 20  # what is printed goes out in pieces
 
-    def __init__(self, mesh: Supervisor, client: Client, environment: Mapping[str, str], given_id: str | None) -> None:
-        super().__init__(mesh, environment.get("AGENT_MESH_NAME") or None, given_id)
+    def __init__(
+        self,
+        authority: Authority,
+        supply: Callable[[type[tuple[Any, ...]]], tuple[Any, ...]],
+        client: Client,
+        environment: Mapping[str, str],
+        given_id: str | None,
+    ) -> None:
+        """`supply` gives a command what it needs."""
+        super().__init__(authority.names, authority.configuration, environment.get("AGENT_MESH_NAME") or None, given_id)
+        self._supply = supply
         self.environment = environment
         self._client = client
         self._parsed: cli.Parsed
@@ -83,7 +106,7 @@ class CliCall(Call):
             raise UsageError(f"{parsed.command.name} runs in the client", "upgrade meshctl to this daemon's version")
         try:
             params = _with_stdin(parsed.params, stdin)
-            result = await parsed.command.run(self, params)
+            result = await parsed.command.run(self, params, self._supply(parsed.command.needs))
             printed = cli.render(parsed, result.data)
             if result.handover is not None:
                 await self._hand_over(printed, result.handover)
@@ -102,7 +125,7 @@ class CliCall(Call):
         else:
             await self._client.write(printed)
 
-    async def _hand_over(self, printed: Printed, handover: Handover) -> None:
+    async def _hand_over(self, printed: Printed, handover: Delivery) -> None:
         try:
             await self._client.write(printed)
             await handover.confirm()

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import socket
-import struct
-import sys
-import termios
-from collections.abc import Coroutine
-from typing import Any
 
-from meshd.commands.base import Handover, Printed
+from meshd.commands.base import Printed
 from meshd.control.connection import Connection
-from meshd.errors import Full
+from meshd.errors import MeshError
 from meshd.hosting.sessions import Session
+from meshd.observing.background import Background
+from meshd.receiving.handover import Delivery
+from meshd.system.sockets import untaken
 
 # After this long, an answer that the client has taken out of the socket counts as handed over.
 _SETTLE = 1.0
@@ -34,19 +31,21 @@ CHUNK = 128 * 1024
 class Client:
     """What the daemon remembers of one connection: its name, and what it was handed and has not confirmed."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, background: Background) -> None:
+        """`background`: what outlives the connection for a moment is done there."""
         self.connection = connection
         self.name: str | None = None
         self.session: Session | None = None
-        self.receipts: dict[str, Handover] = {}
-        self._implicit: list[Handover] = []
+        self.receipts: dict[str, Delivery] = {}
+        self._implicit: list[Delivery] = []
         self._gone = False
+        self._background = background
         self._acks: dict[int, asyncio.Future[None]] = {}
         self._last_ack = 0
 
     # --- programs ---
 
-    def hand_over(self, handover: Handover, *, explicit: bool) -> str | None:
+    def hand_over(self, handover: Delivery, *, explicit: bool) -> str | None:
         """Remember an answer with mail in it. Explicit: until `confirm`. Else: until it was taken, or at once."""
         if self._gone:
             handover.release()
@@ -56,7 +55,7 @@ class Client:
             self.receipts[receipt] = handover
             return receipt
         if handover.awaited:  # a program may have other things to do first than to read its answer
-            _background(handover.confirm())
+            self._confirm(handover)
             return None
         self._implicit.append(handover)
         asyncio.get_running_loop().call_later(_SETTLE, self._if_taken)
@@ -70,7 +69,10 @@ class Client:
     def _taken(self) -> None:
         handovers, self._implicit = self._implicit, []
         for handover in handovers:
-            _background(handover.confirm())
+            self._confirm(handover)
+
+    def _confirm(self, handover: Delivery) -> None:
+        self._background.start(_confirmed(handover), "confirming what was taken")
 
     def _if_taken(self) -> None:
         self.asks_again()
@@ -82,10 +84,12 @@ class Client:
         self._gone = True
         if clean and self._implicit:
             fd = os.dup(self.connection.transport.get_extra_info("socket").fileno())
-            _background(_linger(self._implicit, fd))
+            self._background.start(_linger(self._implicit, fd), "waiting whether a last answer is taken")
             self._implicit = []
         for handover in (*self._implicit, *self.receipts.values()):
             handover.release()
+        self._implicit.clear()
+        self.receipts.clear()
         for future in self._acks.values():
             future.cancel()
 
@@ -111,21 +115,13 @@ class Client:
 
 
 def _unread_by_peer(transport: asyncio.Transport) -> int:
-    """Bytes that were sent and that the peer has not taken out of the socket yet (SIOCOUTQ); 0 if unknown."""
+    """Bytes that were sent and that the peer has not taken out of the socket yet; 0 if unknown."""
     if transport.get_write_buffer_size():
         return transport.get_write_buffer_size()
-    return _outstanding(transport.get_extra_info("socket").fileno())
+    return untaken(transport.get_extra_info("socket").fileno())
 
 
-def _outstanding(fd: int) -> int:
-    if sys.platform != "linux":
-        return 0
-    with contextlib.suppress(OSError):
-        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0])
-    return 0
-
-
-async def _linger(handovers: list[Handover], fd: int) -> None:
+async def _linger(handovers: list[Delivery], fd: int) -> None:
     """The connection ended with a last answer in it: confirm if the client read that, release if it did not."""
     with socket.socket(fileno=fd) as ended:
         with contextlib.suppress(OSError):
@@ -133,22 +129,18 @@ async def _linger(handovers: list[Handover], fd: int) -> None:
         taken = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER):
-                while not (taken := _outstanding(fd) == 0):
+                while not (taken := untaken(fd) == 0):
                     await asyncio.sleep(_LINGER / 100)  # nothing tells that the peer has read
         # A peer that closes with unread bytes in its queue resets the connection.
         taken = taken and ended.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     for handover in handovers:
         if taken:
-            with contextlib.suppress(Full):
-                await handover.confirm()
+            await _confirmed(handover)
         else:
             handover.release()
 
 
-_confirming: set[asyncio.Task[None]] = set()
-
-
-def _background(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.get_running_loop().create_task(work)
-    _confirming.add(task)
-    task.add_done_callback(_confirming.discard)
+async def _confirmed(handover: Delivery) -> None:
+    """Read, as far as the disk and the lease allow; else it is unread again, which whoever reads next is told."""
+    with contextlib.suppress(MeshError):
+        await handover.confirm()

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from meshd.errors import MeshError, NotAllowed, UsageError
+from meshd.control.framing import Lines
+from meshd.errors import Cancelled, InvalidRequest, MeshError, NotAllowed, ParseError, Unexpected, UsageError
+from meshd.observing.background import Background
 from meshd.system.sockets import has_gone, peer_uid
 
 log = logging.getLogger("meshd.control")
@@ -25,6 +27,7 @@ MAX_LINE = 1 << 20
 MAX_CALLS = 256
 HIGH_WATER = 256 * 1024
 _LOOK_AGAIN = 1.0
+_ONE_A_LINE = "send one JSON-RPC 2.0 object a line"
 
 Id = int | str | float | None
 
@@ -55,9 +58,9 @@ Handler = Callable[["Connection", Request], Coroutine[Any, Any, Any]]
 
 
 class Connection(asyncio.Protocol):
-    """Frames, limits and answers; what a method does is the `handler`'s business.
+    """Limits and answers; what a method does is the `handler`'s business.
 
-    `on_line` callbacks see each further request of this client before it runs; `closed(clean)` is called
+    `on_request` callbacks see each further request of this client before it runs; `closed(clean)` is called
     once, with whether the client had read everything that was sent to it.
     """
 
@@ -67,11 +70,12 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._handler = handler
         self._notify = notify
-        self._partial = bytearray()
+        self._framing = Lines(MAX_LINE)
         self._lines: deque[bytes] = deque()
         self._calls: dict[asyncio.Task[None], Id | msgspec.UnsetType] = {}
         self._out: list[bytes] = []
         self._queued = 0
+        self._background = Background(log)
         self._writable = True
         self._reading = True
         self._eof = False
@@ -86,32 +90,14 @@ class Connection(asyncio.Protocol):
         connected: socket.socket = transport.get_extra_info("socket")
         uid = peer_uid(connected)
         if uid not in (None, 0, os.geteuid()):
-            error = NotAllowed("this daemon serves only the user who started it", "start your own: meshctl up")
-            self.send({"jsonrpc": "2.0", "id": None, "error": error.to_rpc()})
+            self._fail(
+                None, NotAllowed("this daemon serves only the user who started it", "start your own: meshctl up")
+            )
             self.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._partial:
-            self._partial += data
-            if b"\n" not in data:
-                self._check_length(len(self._partial))
-                return
-            data = bytes(self._partial)
-            self._partial.clear()
-        *lines, rest = data.split(b"\n")
-        self._lines.extend(lines)
-        self._partial += rest
-        if not self._check_length(len(rest)):
-            return
+        self._lines.extend(self._framing.feed(data))
         self._pump()
-
-    def _check_length(self, length: int) -> bool:
-        if length <= MAX_LINE:
-            return True
-        self._partial.clear()
-        self._fail(None, -32700, f"a line is longer than {MAX_LINE} bytes", "send shorter lines")
-        self.close()
-        return False
 
     def eof_received(self) -> bool:
         # Half-closed: what was asked is answered, then the connection ends. A client that has gone altogether
@@ -161,11 +147,11 @@ class Connection(asyncio.Protocol):
         """Start what was asked, as far as the limits allow."""
         while self._lines and self._writable and len(self._calls) < MAX_CALLS:
             line = self._lines.popleft()
-            if len(line) > MAX_LINE:
-                self._check_length(len(line))
-                return
             if line and not line.isspace():
                 self._start(line)
+        if self._framing.too_long and not self._lines:
+            self._fail(None, ParseError(f"a line is longer than {MAX_LINE} bytes", "send shorter lines"))
+            self.close()
         self._regulate()
 
     def _regulate(self) -> None:
@@ -182,41 +168,42 @@ class Connection(asyncio.Protocol):
         try:
             request = _decode(line)
         except msgspec.ValidationError as error:
-            self._fail(_id_of(line), -32600, f"not a request: {error}", "send one JSON-RPC 2.0 object a line")
+            self._fail(_id_of(line), InvalidRequest(f"not a request: {error}", _ONE_A_LINE))
             return
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            self._fail(None, -32700, f"not JSON: {error}", "send one JSON-RPC 2.0 object a line")
+            self._fail(None, ParseError(f"not JSON: {error}", _ONE_A_LINE))
             return
         for callback in self.on_request:
             callback()
         if request.id is msgspec.UNSET and self._notify(self, request):
             return
-        task = asyncio.get_running_loop().create_task(self._run(request))
-        self._calls[task] = request.id
+        self._calls[self._background.start(self._run(request), f"call of {request.method[:64]}")] = request.id
 
     async def _run(self, request: Request) -> None:
-        answered = request.id is not msgspec.UNSET
+        task = asyncio.current_task()
+        assert task is not None
         try:
             result = await self._handler(self, request)
-            if answered:
+            if request.id is not msgspec.UNSET:
                 self.send({"jsonrpc": "2.0", "id": request.id, "result": result})
         except MeshError as error:
-            if answered:
-                self.send({"jsonrpc": "2.0", "id": request.id, "error": error.to_rpc()})
+            self._fail(request.id, error)
         except asyncio.CancelledError:
-            if answered and not self.transport.is_closing():
-                self._fail(request.id, -32800, "cancelled", "")
+            if task.cancelling():
+                self._fail(request.id, Cancelled("cancelled"))
+            else:  # by nobody who may: what the call waited for has ended under it
+                self._fail_unexpectedly(request)
         except Exception:
-            log.exception("%s failed", request.method)
-            if answered:
-                self._fail(request.id, -32603, "internal error; see the daemon's log", "meshctl logs")
+            self._fail_unexpectedly(request)
         finally:
-            task = asyncio.current_task()
-            assert task is not None
             del self._calls[task]
             self._pump()
             if self._eof and not self._calls and not self._lines:
                 self.close()
+
+    def _fail_unexpectedly(self, request: Request) -> None:
+        log.exception("%s failed", request.method[:64])
+        self._fail(request.id, Unexpected("internal error; see the daemon's log", "meshctl logs"))
 
     @property
     def running(self) -> int:
@@ -227,8 +214,7 @@ class Connection(asyncio.Protocol):
         """Answer every running call with this error, and close."""
         for task, request_id in list(self._calls.items()):
             task.cancel()
-            if request_id is not msgspec.UNSET:
-                self.send({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
+            self._fail(request_id, error)
         self.close()
 
     def drop(self) -> None:
@@ -280,11 +266,10 @@ class Connection(asyncio.Protocol):
         self._flush()
         self.transport.close()
 
-    def _fail(self, request_id: Any, code: int, message: str, hint: str) -> None:
-        kind = {-32700: "parse", -32600: "invalid_request", -32800: "cancelled"}.get(code, "internal")
-        data = {"kind": kind, "hint": hint, "retryable": False}
-        error = {"code": code, "message": message, "data": data}
-        self.send({"jsonrpc": "2.0", "id": request_id, "error": error})
+    def _fail(self, request_id: Id | msgspec.UnsetType, error: MeshError) -> None:
+        """Answer a request with this error. A notification is answered by nothing."""
+        if request_id is not msgspec.UNSET:
+            self.send({"jsonrpc": "2.0", "id": request_id, "error": error.to_rpc()})
 
 
 def _id_of(line: bytes) -> Id:

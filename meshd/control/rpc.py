@@ -9,22 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import logging
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from meshd import __version__, paths
-from meshd.commands.base import Handover, Params
+from meshd.commands.base import Params
 from meshd.commands.daemon import EventsParams, events
+from meshd.commands.status import Condition
 from meshd.commands.table import COMMANDS
-from meshd.control.calls import CliCall, RpcCall
+from meshd.control.calls import Authority, CliCall, RpcCall
 from meshd.control.client import Client
 from meshd.control.connection import Connection, Request, params_of
 from meshd.control.session_methods import SessionMethods
 from meshd.core.names import is_name, is_nonce
 from meshd.errors import MethodNotFound, Stopping, UsageError
 from meshd.hosting.supervisor import Supervisor
+from meshd.observing.background import Background
+from meshd.receiving.handover import Delivery
 from meshd.service.manager import USER
+
+log = logging.getLogger("meshd.control")
 
 PROTOCOL = {"min": 1, "max": 1}
 CAPABILITIES = ["confirm", "cancel", "events", "cli", "sessions"]
@@ -67,12 +73,15 @@ class Server:
     """The methods of the control socket, for all clients of one daemon."""
 
     def __init__(self, supervisor: Supervisor, stop: Callable[[], None], managed_by: str) -> None:
-        self.mesh = supervisor
+        self._instance = supervisor.instance
+        self._supply = supervisor.supply
+        self._authority = supervisor.supply(Authority)
         self.clients: dict[Connection, Client] = {}
         self._stop = stop
         self._managed_by = managed_by
         self.returning = False  # another daemon follows this one at once
         self._ended = False
+        self._background = Background(log)
         self._await_end: list[Connection] = []
         self._own: dict[str, Callable[[Client, Request], Coroutine[Any, Any, Any]]] = {
             "hello": self._hello,
@@ -84,14 +93,14 @@ class Server:
             "shutdown": self._shutdown,
             "down": self._shutdown,
             "version": self._hello,
-            **SessionMethods(supervisor).table,
+            **SessionMethods(self._authority, supervisor.gateway).table,
         }
         self._methods = [*self._own, *(name for name, command in COMMANDS.items() if command.run)]
 
     def connection(self) -> Connection:
         """A protocol for a client that has just connected."""
         connection = Connection(self._handle, self._note)
-        client = self.clients[connection] = Client(connection)
+        client = self.clients[connection] = Client(connection, self._background)
         connection.on_request.append(client.asks_again)
         connection.closed.append(lambda clean: self._gone(client, clean))
         return connection
@@ -126,7 +135,7 @@ class Server:
     def _gone(self, client: Client, clean: bool) -> None:
         del self.clients[client.connection]
         client.gone(clean)
-        self.mesh.sessions.close(client.session)
+        self._authority.sessions.close(client.session)
 
     async def _handle(self, connection: Connection, request: Request) -> Any:
         if self._ended:  # it was accepted in the last moment
@@ -142,8 +151,8 @@ class Server:
             raise _unknown(request.method, self._methods)
         params = params_of(request, command.params)
         explicit = b'"ack"' in bytes(request.params) and params_of(request, _Explicit).ack == "explicit"
-        call = RpcCall(self.mesh, client, command, request.id, explicit=explicit)
-        return call.give(await command.run(call, params))
+        call = RpcCall(self._authority, client, command, request.id, explicit=explicit)
+        return call.give(await command.run(call, params, self._supply(command.needs)))
 
     def _note(self, connection: Connection, request: Request) -> bool:
         """Notifications that are handled in the order they came. False for all others."""
@@ -163,7 +172,7 @@ class Server:
             "protocol": PROTOCOL,
             "version": __version__,
             "pid": os.getpid(),
-            "instance": self.mesh.instance,
+            "instance": self._instance,
             "managed_by": self._managed_by,
             "capabilities": CAPABILITIES,
         }
@@ -180,7 +189,7 @@ class Server:
         return {"released": len(handover.messages)}
 
     @staticmethod
-    def _handed(client: Client, request: Request) -> Handover:
+    def _handed(client: Client, request: Request) -> Delivery:
         handover = client.receipts.pop(params_of(request, _Receipt).receipt, None)
         if handover is None:
             raise UsageError("no such receipt on this connection", "confirm on the connection that was given it, once")
@@ -190,8 +199,8 @@ class Server:
         return {"cancelled": client.connection.cancel(params_of(request, _Cancel).id)}
 
     async def _subscribe(self, client: Client, request: Request) -> dict[str, Any]:
-        call = RpcCall(self.mesh, client, COMMANDS["events"], request.id)
-        return (await events(call, EventsParams(follow=True))).data
+        call = RpcCall(self._authority, client, COMMANDS["events"], request.id)
+        return (await events(call, EventsParams(follow=True), self._supply(Condition))).data
 
     async def _shutdown(self, client: Client, request: Request) -> dict[str, Any]:
         self.returning = params_of(request, _Shutdown).returning
@@ -202,7 +211,7 @@ class Server:
     async def _cli(self, client: Client, request: Request) -> dict[str, Any]:
         p = params_of(request, _CliParams)
         given_id = p.id if p.id is not None and is_nonce(p.id) else None
-        call = CliCall(self.mesh, client, p.env, given_id)
+        call = CliCall(self._authority, self._supply, client, p.env, given_id)
         printed = await call.run(p.argv, p.stdin)
         printed = printed._replace(err=self._differing(p.env) + printed.err)
         ours = {"version": __version__, "pid": os.getpid(), "managed_by": self._managed_by}
@@ -216,7 +225,7 @@ class Server:
             how = f"write {paths.config_file()}, then: meshctl service restart"
         for key in ("redis_url", "prefix"):
             theirs = environment.get(f"AGENT_MESH_{key.upper()}")
-            if theirs and theirs != getattr(self.mesh.settings, key):
+            if theirs and theirs != getattr(self._authority.configuration.current, key):
                 said += (
                     f"warning: AGENT_MESH_{key.upper()} here is not what the daemon was started with; "
                     f"to change it: {how}\n"

@@ -10,15 +10,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from meshd.commands.base import Params
-from meshd.commands.names import RegisterParams, register
+from meshd.commands.register import Hosting, RegisterParams, register
 from meshd.commands.table import COMMANDS
-from meshd.control.calls import RpcCall
+from meshd.control.calls import Authority, RpcCall
 from meshd.control.client import Client
 from meshd.control.connection import Request, params_of
 from meshd.core.opening import Opening
 from meshd.errors import UsageError
 from meshd.hosting.sessions import Session
-from meshd.hosting.supervisor import Supervisor
+from meshd.service.mcp_process import GatewayProcess
 
 Method = Callable[[Client, Request], Coroutine[Any, Any, dict[str, Any]]]
 
@@ -31,8 +31,10 @@ class _Failed(Params):
 class SessionMethods:
     """`mcp.open` for a shim that looks for the gateway; `session.*` for the gateway itself."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._mesh = supervisor
+    def __init__(self, authority: Authority, gateway: GatewayProcess) -> None:
+        self._authority = authority
+        self._sessions = authority.sessions
+        self._gateway_process = gateway
         self.table: dict[str, Method] = {
             "mcp.open": self._gateway,
             "session.open": self._open,
@@ -42,7 +44,7 @@ class SessionMethods:
         }
 
     async def _gateway(self, client: Client, request: Request) -> dict[str, Any]:
-        return {"socket": await self._mesh.gateway.open()}
+        return {"socket": await self._gateway_process.open()}
 
     async def _open(self, client: Client, request: Request) -> dict[str, Any]:
         """The session's name. From now on this connection speaks for it, and is told `session.ring`."""
@@ -53,10 +55,10 @@ class SessionMethods:
         def ring(rung: str, line: str) -> None:
             client.connection.send({"jsonrpc": "2.0", "method": "session.ring", "params": {"rung": rung, "text": line}})
 
-        session = await self._mesh.sessions.open(opening, ring)
+        session = await self._sessions.open(opening, ring)
         client.session = session
         if client.connection.transport.is_closing():  # it went while its name was looked for
-            self._mesh.sessions.close(session)
+            self._sessions.close(session)
         return {"name": session.name, "wanted": opening.had or opening.name}
 
     async def _register(self, client: Client, request: Request) -> dict[str, Any]:
@@ -65,19 +67,19 @@ class SessionMethods:
         data: dict[str, Any] = {}
 
         async def host() -> None:
-            call = RpcCall(self._mesh, client, COMMANDS["register"], request.id)
-            data.update((await register(call, params)).data)
+            call = RpcCall(self._authority, client, COMMANDS["register"], request.id)
+            data.update((await register(call, params, Hosting(self._authority.names))).data)
 
-        await self._mesh.sessions.rename(session, params.name, host)
+        await self._sessions.rename(session, params.name, host)
         return data
 
     async def _ready(self, client: Client, request: Request) -> dict[str, Any]:
-        self._mesh.sessions.ready(_session(client))
+        self._sessions.ready(_session(client))
         return {}
 
     async def _failed(self, client: Client, request: Request) -> dict[str, Any]:
         failed = params_of(request, _Failed)
-        self._mesh.sessions.failed(_session(client), failed.rung, failed.why)
+        self._sessions.failed(_session(client), failed.rung, failed.why)
         return {}
 
 

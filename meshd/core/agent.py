@@ -6,11 +6,12 @@ executor has put on the disk. Whoever crashes in between finds the state of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from meshd.core.clock import Wall
+from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
-from meshd.core.ledger import MAX_ENTRIES, Escalate, Ledger, Reping, entry_for
+from meshd.core.ledger import MAX_ENTRIES, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
 from meshd.core.records import (
@@ -34,40 +35,9 @@ from meshd.core.text import one_line
 from meshd.errors import Full
 
 PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
+# Of unread messages in one record of a snapshot: whoever encodes one holds up everybody else for so long.
 SNAPSHOT_CHUNK = 200
-
-
-class Journal(NamedTuple):
-    """Write these records and sync, append the batch's lines to the notify log, then `apply` each."""
-
-    records: Sequence[Record]
-
-
-class Quarantine(NamedTuple):
-    """Keep the raw entries that could not be decoded."""
-
-    entries: Sequence[Malformed]
-
-
-class Pong(NamedTuple):
-    """Answer a ping."""
-
-    ping: Ping
-
-
-class CheckLease(NamedTuple):
-    """A daemon says that it took this name over: believe the lease, not the saying; then answer the ping."""
-
-    ping: Ping
-
-
-class Wake(NamedTuple):
-    """Tell whoever waits that there is unread mail. A hint: it may be lost or repeated."""
-
-    senders: frozenset[str]
-
-
-Effect = Journal | Quarantine | Pong | CheckLease | Wake | Reping | Escalate
+SNAPSHOT_BYTES = 1 << 18
 
 
 class AgentCore:
@@ -82,9 +52,12 @@ class AgentCore:
     # --- deciding ---
 
     def receive(
-        self, entries: Sequence[Decoded], cursor: str, now: float, info: StreamInfo | None = None
+        self, entries: Sequence[Decoded], cursor: str, now: Wall, info: StreamInfo | None = None
     ) -> list[Effect]:
         """A read of the private stream: what came up to `cursor`, and the stream's counts if they were asked.
+
+        What stands at or before the place where the inbox stands by now is left out: it may have moved meanwhile.
+        With the news that the name was taken over the batch ends, and `CheckLease` is its last effect.
 
         With a stream that went back, the entries are left alone: the cursor is set so that the next read
         finds all that the store still has, and the window of seen ids drops what was received before.
@@ -92,8 +65,9 @@ class AgentCore:
         inbox = self.inbox
         if info is not None and inbox.went_back(info):
             line = "⚠ the store went back; reading again what it still has"
-            return [Journal([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line])])]
+            return [Commit([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line])])]
         trimmed = inbox.trimmed(info) if info is not None else 0
+        entries, cursor = self._until_moved(entries, cursor)
         if not entries and not trimmed and inbox.position.index != UNKNOWN:
             return []
         for entry in entries:
@@ -109,7 +83,16 @@ class AgentCore:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} {_messages(batch.lost)} to {self.name}, gone from the store")
         return [*self._stored(batch, entries), *rest]
 
-    def receive_group(self, entries: Sequence[Message | Malformed], cursor: str, now: float) -> list[Effect]:
+    def _until_moved(self, entries: Sequence[Decoded], cursor: str) -> tuple[Sequence[Decoded], str]:
+        """Those behind the inbox's place, up to the news that the name was taken over; and where they end."""
+        here = entry_key(self.inbox.position.at)
+        news = [entry for entry in entries if entry_key(entry.at) > here]
+        for k, entry in enumerate(news, 1):
+            if isinstance(entry, Ping) and entry.moved:
+                return news[:k], entry.at
+        return news, max(cursor, self.inbox.position.at, key=entry_key)
+
+    def receive_group(self, entries: Sequence[Message | Malformed], cursor: str, now: Wall) -> list[Effect]:
         """Broadcasts from the group stream, and where its reader stands."""
         after = entry_key(self.inbox.group or "0-0")
         news = [m for m in entries if entry_key(m.at) > after]
@@ -122,14 +105,14 @@ class AgentCore:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} broadcast{'s' * (batch.lost > 1)}, gone from the store")
         return [*self._stored(batch, mine), *rest]
 
-    def forget_group(self, now: float) -> list[Effect]:
+    def forget_group(self, now: Wall) -> list[Effect]:
         """The group stream went back: what it still has may be new, and the ids tell what is not."""
-        return [Journal([Batch(now=now, group="0-0")])]
+        return [Commit([Batch(now=now, group="0-0")])]
 
-    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: float, trimmed: int = 0) -> list[Effect]:
+    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: Wall, trimmed: int = 0) -> list[Effect]:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
-        unsure = inbox.unsure_after(trimmed)
+        unsure = inbox.losses.unsure_after(trimmed)
         fresh: dict[str, Message] = {}
         effects: list[Effect] = []
         senders: set[str] = set()
@@ -140,7 +123,7 @@ class AgentCore:
                 elif now - entry.ts < PING_AGE:
                     effects.append(Pong(entry))
                 continue
-            batch.lost += inbox.gap(entry, batch.counts, unsure, broadcast=batch.group is not None)
+            batch.lost += inbox.losses.gap(entry, batch.counts, unsure, broadcast=batch.group is not None)
             if isinstance(entry, Malformed):
                 mark = _mark(entry, batch)
                 if not inbox.is_duplicate(mark):
@@ -161,7 +144,7 @@ class AgentCore:
             else:
                 entry.index = ordinal
                 batch.messages.append(entry)
-        if unsure != inbox.unsure:
+        if unsure != inbox.losses.unsure:
             batch.unsure = unsure
         if senders:
             effects.append(Wake(frozenset(senders)))
@@ -169,17 +152,17 @@ class AgentCore:
 
     def _stored(self, batch: Batch, entries: Sequence[Decoded]) -> list[Effect]:
         malformed = [e for e in entries if isinstance(e, Malformed) and _mark(e, batch) in batch.seen]
-        return [Quarantine(malformed), Journal([batch])] if malformed else [Journal([batch])]
+        return [Quarantine(malformed), Commit([batch])] if malformed else [Commit([batch])]
 
-    def tick(self, now: float) -> list[Effect]:
-        """What fell due in the ledger."""
-        due = self.ledger.due(now)
-        return [Journal(due)] if due else []
+    def tick(self, now: Wall, fallen: Collection[str] = ()) -> list[Effect]:
+        """What fell due in the ledger. `fallen`: entries that are due whatever the wall clock says by now."""
+        due = self.ledger.due(now, fallen)
+        return [Commit(due)] if due else []
 
-    def next_due(self) -> float | None:
+    def next_due(self) -> Wall | None:
         return self.ledger.next_due()
 
-    def open_reply(self, message_id: str, to: str, text: str, now: float, within: float) -> list[Effect]:
+    def open_reply(self, message_id: str, to: str, text: str, now: Wall, within: float) -> list[Effect]:
         """An entry for a message that is about to be sent. The same id again changes nothing."""
         if message_id in self.ledger.entries:
             return []
@@ -188,19 +171,19 @@ class AgentCore:
                 f"{self.name} already waits for {MAX_ENTRIES} replies",
                 f"meshctl pending {self.name}; settle what is answered with: meshctl ack PEER TEXT --from {self.name}",
             )
-        return [Journal([Opened(entry=entry_for(message_id, to, text, now, within))])]
+        return [Commit([Opened(entry=entry_for(message_id, to, text, now, within))])]
 
     def close_replies(self, ids: Iterable[str]) -> list[Effect]:
         known = [entry_id for entry_id in ids if entry_id in self.ledger.entries]
-        return [Journal([Closed(ids=known)])] if known else []
+        return [Commit([Closed(ids=known)])] if known else []
 
-    def mark_sent(self, entry_id: str, now: float) -> list[Effect]:
-        return [Journal([Sent(id=entry_id, now=now)])] if entry_id in self.ledger.entries else []
+    def mark_sent(self, entry_id: str, now: Wall) -> list[Effect]:
+        return [Commit([Sent(id=entry_id, now=now)])] if entry_id in self.ledger.entries else []
 
     def mark_read(self, ids: Sequence[str], lost: int = 0) -> list[Effect]:
         """The hand-over of these messages, and of so many losses, was confirmed."""
         known = [message_id for message_id in ids if message_id in self.inbox.unread]
-        return [Journal([Read(ids=known, lost=lost)])] if known or lost else []
+        return [Commit([Read(ids=known, lost=lost)])] if known or lost else []
 
     def move(self, elsewhere: Moved) -> list[Effect]:
         """The name was hosted elsewhere: what changes by going on where it was read there."""
@@ -221,11 +204,21 @@ class AgentCore:
             return []
         if elsewhere.group is not None and inbox.group is not None:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
-        return [Journal([elsewhere])]
+        return [Commit([elsewhere])]
+
+    def take_left(self, messages: Sequence[Message], until: Position | None, now: Wall) -> list[Effect]:
+        """Unread mail that only the disk of the previous holder had; with `until`, all that is not in the store."""
+        inbox = self.inbox
+        fresh = [message for message in messages if not inbox.is_duplicate(message.id)]
+        position = until if until is not None and inbox.is_behind(until) else None
+        if not fresh and position is None:
+            return []
+        batch = Batch(now=now, position=position, messages=fresh)
+        return [Commit([batch]), *([Wake(frozenset(message.sender for message in fresh))] if fresh else [])]
 
     def adopt(self, entries: Sequence[Entry]) -> list[Effect]:
         """Pending entries of agent-mesh 0.1, taken over once."""
-        return [Journal([Opened(entry=entry) for entry in entries])] if entries else []
+        return [Commit([Opened(entry=entry) for entry in entries])] if entries else []
 
     # --- applying ---
 
@@ -258,27 +251,36 @@ class AgentCore:
 
     # --- telling ---
 
-    def snapshot(self) -> list[Record]:
-        """Records that give the whole state: what a compacted journal holds."""
+    def snapshot(self) -> Iterator[Record]:
+        """Records that give the whole state: what a compacted journal holds.
+
+        They are made as they are asked for, and nothing may be applied until the last one was.
+        """
         inbox = self.inbox
-        unread = list(inbox.unread.values())
-        return [
-            Header(name=self.name, format=FORMAT),
-            Snapshot(
-                position=inbox.position,
-                group=inbox.group,
-                seen=inbox.seen,
-                read_above=inbox.read_above,
-                group_above=inbox.group_above,
-                read_elsewhere=inbox.read_elsewhere,
-                counts=inbox.counts,
-                unsure=inbox.unsure,
-                lost_total=inbox.lost_total,
-                lost_untold=inbox.lost_untold,
-                entries=list(self.ledger.entries.values()),
-            ),
-            *(Unread(messages=unread[i : i + SNAPSHOT_CHUNK]) for i in range(0, len(unread), SNAPSHOT_CHUNK)),
-        ]
+        yield Header(name=self.name, format=FORMAT)
+        yield Snapshot(
+            position=inbox.position,
+            group=inbox.group,
+            seen=inbox.seen,
+            read_above=inbox.read_above,
+            group_above=inbox.group_above,
+            read_elsewhere=inbox.read_elsewhere,
+            counts=inbox.losses.counts,
+            unsure=inbox.losses.unsure,
+            lost_total=inbox.losses.total,
+            lost_untold=inbox.losses.untold,
+            entries=list(self.ledger.entries.values()),
+        )
+        messages: list[Message] = []
+        size = 0
+        for message in inbox.unread.values():
+            messages.append(message)
+            size += message.size
+            if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
+                yield Unread(messages=messages)
+                messages, size = [], 0
+        if messages:
+            yield Unread(messages=messages)
 
     def read_record(self) -> Moved:
         """How far this name was read, for the daemon that hosts it next."""

@@ -1,22 +1,15 @@
-"""What was received, what was read, what came twice and what is missing.
-
-Loss is counted from two sources that never count one message twice. The store's own arithmetic: entries ever
-added less entries still there, less what was read, is what trimming took. And the senders' counters (`sid`,
-`n`): a gap that trimming does not explain is what a failover or a rolled-back store took. Trimming explains only
-the first gap of each sender that was met before it: what comes later was sent later.
-"""
+"""What was received, what was read, and what came twice. What is missing: losses.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from meshd.core.message import Malformed, Message, entry_before, entry_key, is_entry_id
-from meshd.core.names import EVERYONE
+from meshd.core.losses import Losses
+from meshd.core.message import Message, entry_before, entry_key, is_entry_id
 from meshd.core.records import UNKNOWN, Batch, Moved, Position, Read, Snapshot, Unread
 
 SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
-COUNTERS = 1024
 READ_ABOVE = 1000
 _REQUEST = "?"  # marks the sender of a request among the remembered ids; no name contains it
 
@@ -49,6 +42,7 @@ class Inbox:
         self.position = Position()
         self.group: str | None = None
         self.unread: dict[str, Message] = {}
+        self.unread_bytes = 0  # of their texts
         # The same messages by where they came from: each stream's oldest unread one is asked for at every step.
         self._private: dict[str, Message] = {}
         self._broadcasts: dict[str, Message] = {}
@@ -58,11 +52,7 @@ class Inbox:
         self.group_above: list[tuple[str, str]] = []
         # Ids that were read out of order where this name was hosted before: told on when it moves again.
         self.read_elsewhere: list[str] = []
-        self.counts: dict[str, int] = {}
-        # By the counters of `counts`: how many trimmed entries may have been this sender's, who has not written since.
-        self.unsure: dict[str, int] = {}
-        self.lost_total = 0
-        self.lost_untold = 0
+        self.losses = Losses()
         self._handed: set[str] = set()
 
     # --- deciding ---
@@ -101,38 +91,6 @@ class Inbox:
         sender, _, about = remembered.removeprefix(_REQUEST).partition(" ")
         return Origin(sender, remembered.startswith(_REQUEST), about or None)
 
-    def unsure_after(self, trimmed: int) -> dict[str, int]:
-        """`unsure`, once so many more entries of the private stream were trimmed."""
-        if not trimmed:
-            return dict(self.unsure)
-        return {key: self.unsure.get(key, 0) + trimmed for key in self.counts if not key.endswith(EVERYONE)}
-
-    def gap(
-        self, entry: Message | Malformed, counts: dict[str, int], unsure: dict[str, int], *, broadcast: bool
-    ) -> int:
-        """How many messages of this sender are missing before this one, beyond what trimming explains.
-
-        Notes its count in `counts`, and in `unsure` whose the trimmed entries were.
-        """
-        if entry.sid is None:
-            return 0
-        key = f"{entry.sid} {entry.sender} {EVERYONE * broadcast}"
-        last = counts.get(key, self.counts.get(key, 0))
-        if entry.n <= last:
-            return 0
-        counts[key] = entry.n
-        may = unsure.pop(key, 0)
-        # A sender that is met for the first time has no known beginning, and so no gap.
-        missing = entry.n - last - 1 if last else 0
-        known = min(missing, may)
-        if known:
-            # An entry was one sender's only. Those trimmed first are used first: fewer senders can use them.
-            for other, theirs in list(unsure.items()):
-                unsure[other] = min(theirs, max(theirs, may) - known)
-                if not unsure[other]:
-                    del unsure[other]
-        return missing - known
-
     # --- handing over ---
 
     def take(self, limit: int, max_bytes: int, *, direct: bool = False) -> list[Message]:
@@ -143,6 +101,11 @@ class Inbox:
         self._handed.update(message.id for message in taken)
         return taken
 
+    def has_free(self, *, direct: bool = False) -> bool:
+        """Whether `take` would find something."""
+        unread = self._private if direct else self.unread
+        return any(message_id not in self._handed for message_id in unread)
+
     @property
     def free(self) -> int:
         """How many unread messages nobody holds."""
@@ -152,9 +115,10 @@ class Inbox:
         """The oldest unread messages, without taking them."""
         return _within(self.unread.values(), limit, max_bytes)
 
-    def release(self, ids: Iterable[str]) -> None:
-        """The hand-over failed: the messages can be taken again."""
+    def release(self, ids: Iterable[str], lost: int = 0) -> None:
+        """The hand-over failed: the messages can be taken again, and of so many losses somebody is still to be told."""
         self._handed.difference_update(ids)
+        self.losses.release(lost)
 
     # --- applying ---
 
@@ -167,17 +131,7 @@ class Inbox:
             self._add(message)
         for message_id in batch.seen:
             self._remember(message_id, batch.origins.get(message_id, ""))
-        if batch.explained is not None:
-            self._share(batch.explained)
-        if batch.unsure is not None:
-            self.unsure = dict(batch.unsure)
-        for key, n in batch.counts.items():
-            self._forget(key)
-            self.counts[key] = n
-        while len(self.counts) > COUNTERS:
-            self._forget(next(iter(self.counts)))
-        self.lost_total += batch.lost
-        self.lost_untold += batch.lost
+        self.losses.apply_batch(batch)
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
@@ -187,7 +141,7 @@ class Inbox:
                 above = self.group_above if message.kind == "broadcast" else self.read_above
                 above.append((message.at, message_id))
         self._handed.difference_update(read.ids)
-        self.lost_untold = max(0, self.lost_untold - read.lost)
+        self.losses.told(read.lost)
         self._trim_read_above()
         if not self.unread:
             self.read_elsewhere = []
@@ -198,10 +152,10 @@ class Inbox:
         # Where the name goes on elsewhere than it stopped here, a gap in the counts is what was read there.
         if self.is_behind(moved.position):
             self.position = moved.position
-            self._forget_counts(broadcasts=False)
+            self.losses.forget_counts(broadcasts=False)
         if moved.group is not None:
             if entry_key(moved.group) > entry_key(self.group or "0-0"):
-                self._forget_counts(broadcasts=True)
+                self.losses.forget_counts(broadcasts=True)
             self.group = moved.group
         read_to = entry_key(moved.read_to)
         read_ids = set(moved.read_ids)
@@ -223,11 +177,7 @@ class Inbox:
         self.read_above = list(snapshot.read_above)
         self.group_above = list(snapshot.group_above)
         self.read_elsewhere = list(snapshot.read_elsewhere)
-        self.counts = dict(snapshot.counts)
-        self._share(snapshot.explained)
-        self.unsure.update(snapshot.unsure)
-        self.lost_total = snapshot.lost_total
-        self.lost_untold = snapshot.lost_untold
+        self.losses.apply_snapshot(snapshot)
         for message_id in list(self.unread):
             self._drop(message_id)
 
@@ -235,29 +185,19 @@ class Inbox:
         for message in unread.messages:
             self._add(message)
 
-    def _share(self, explained: int) -> None:
-        """An older version's credit for trimming: of all who were met, it does not say who has written since."""
-        self.unsure = {}
-        self.unsure = self.unsure_after(explained)
-
-    def _forget(self, key: str) -> None:
-        self.counts.pop(key, None)
-        self.unsure.pop(key, None)
-
-    def _forget_counts(self, *, broadcasts: bool) -> None:
-        for key in [key for key in self.counts if key.endswith(EVERYONE) == broadcasts]:
-            self._forget(key)
-
     def _stream_of(self, message: Message) -> dict[str, Message]:
         return self._broadcasts if message.kind == "broadcast" else self._private
 
     def _add(self, message: Message) -> None:
+        before = self.unread.get(message.id)
         self.unread[message.id] = self._stream_of(message)[message.id] = message
+        self.unread_bytes += message.size - (before.size if before is not None else 0)
 
     def _drop(self, message_id: str) -> Message | None:
         message = self.unread.pop(message_id, None)
         if message is not None:
             del self._stream_of(message)[message_id]
+            self.unread_bytes -= message.size
         return message
 
     def _remember(self, message_id: str, sender: str) -> None:
@@ -286,6 +226,15 @@ class Inbox:
         """Up to where the broadcasts were read without a hole."""
         oldest = self.oldest_broadcast()
         return entry_before(oldest.at) if oldest else self.group
+
+    def left_behind(self, private: str, group: str) -> list[Message]:
+        """Unread messages that the store has no more: from before the first entry that each of the streams has."""
+        first, first_broadcast = entry_key(private), entry_key(group)
+        return [
+            message
+            for message in self.unread.values()
+            if entry_key(message.at) < (first_broadcast if message.kind == "broadcast" else first)
+        ]
 
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""

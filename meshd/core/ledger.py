@@ -8,8 +8,10 @@ a crash is recognised as the same message.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import NamedTuple
 
+from meshd.core.clock import Wall
 from meshd.core.message import PREVIEW, Message
 from meshd.core.records import Closed, Entry, Opened, Pinged, Sent
 
@@ -54,17 +56,17 @@ class Ledger:
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
 
-    def next_due(self) -> float | None:
+    def next_due(self) -> Wall | None:
         """Wall time of the next thing to do, or None."""
-        times = [entry.due for entry in self.entries.values() if entry.due]
+        times = [Wall(entry.due) for entry in self.entries.values() if entry.due]
         return min(times, default=None)
 
-    def due(self, now: float) -> list[Pinged]:
-        """What falls due: one step for each entry, however late it is."""
+    def due(self, now: Wall, fallen: Collection[str] = ()) -> list[Pinged]:
+        """What falls due: one step for each entry, however late it is. `fallen`: those that another clock says are."""
         return [
             Pinged(id=entry.id, k=entry.pings + 1, now=now)
             for entry in self.entries.values()
-            if entry.due and entry.due <= now
+            if entry.due and (entry.due <= now or entry.id in fallen)
         ]
 
     def unsent(self) -> list[Reping | Escalate]:
@@ -130,7 +132,7 @@ class Ledger:
             entry.due = sent.now + PAUSES[entry.pings - 1]
 
 
-def entry_for(message_id: str, to: str, text: str, now: float, within: float) -> Entry:
+def entry_for(message_id: str, to: str, text: str, now: Wall, within: float) -> Entry:
     """A new open entry; its deadline is `within` seconds from `now`."""
     deadline = now + within
     return Entry(id=message_id, to=to, text=text[:PREVIEW], sent=now, deadline=deadline, due=deadline)

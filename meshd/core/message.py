@@ -41,6 +41,11 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     sid: str | None = None
     n: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text) if self.text.isascii() else len(self.text.encode())
+
     def public(self, keys: Keys) -> dict[str, object]:
         """For programs: what `--json` and the control socket show."""
         shown: dict[str, object] = {
@@ -73,6 +78,7 @@ class Ping(msgspec.Struct, frozen=True):
     sender: str
     nonce: str
     ts: float
+    at: str
     moved: bool = False
 
 
@@ -120,6 +126,23 @@ def decode(entry_id: bytes, flat: Sequence[bytes] | None, keys: Keys, limit: int
     return Malformed(at, reason, raw, sender if sid else "", sid, n)
 
 
+def encode(message: Message, keys: Keys) -> list[str]:
+    """The fields of a message as they stood in its entry, flat: what `decode` makes the same message of."""
+    fields = ["from", message.sender, "msg", message.text, "ts", repr(message.ts), "id", message.id]
+    for name in ("to", "re", "thread", "about", "sid"):
+        if (value := getattr(message, name)) is not None:
+            fields += (name, value)
+    if message.sid is not None:
+        fields += ("n", str(message.n))
+    if message.expect_reply:
+        fields += ("expect_reply", "1")
+    if message.deadline is not None:
+        fields += ("deadline", repr(message.deadline))
+    if message.request:
+        fields += ("reply_to", keys.reply(message.id))
+    return fields
+
+
 def decode_reply(flat: Sequence[bytes], limit: int) -> Reply | str:
     """Turn an entry of a reply stream into the reply that it is, or the reason why it is none."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -164,7 +187,7 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
         if not is_nonce(nonce):
             raise _Bad(f"a ping from {name} without a nonce")
         # Its sender's clock may be wrong, or not be told: the store's says as well how old it is.
-        return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), moved=b"moved" in fields)
+        return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), at, moved=b"moved" in fields)
     text = _text(fields, b"msg", name, limit)
     message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or _entry_time(at), at=at)
     _optional(message, fields, keys)

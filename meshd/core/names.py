@@ -102,6 +102,10 @@ class Keys:
         """How far the name was read, wherever it was hosted last."""
         return f"{self.prefix}:read:{name}"
 
+    def left(self, name: str) -> str:
+        """Unread mail of the name that only its last holder's disk still had, on its way to the next holder."""
+        return f"{self.prefix}:left:{name}"
+
     def dedupe(self, message_id: str) -> str:
         return f"{self.prefix}:id:{message_id}"
 

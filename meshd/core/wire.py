@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAXLEN = 2000  # entries that a stream keeps, approximately
+ANSWERS = 100  # entries that a short-lived stream keeps: pongs, replies, news of them
 GATE_WINDOW = 10  # seconds
 DEDUPE_TTL = 600
+COUNT_TTL = 86400  # seconds after its last send that a pair's count goes on
 REPLY_TTL = 600
 ASKED_TTL = 86400  # for so long a reply that nobody waits for becomes a message
 PONG_TTL = 60

@@ -60,7 +60,26 @@ def replace(path: str, data: bytes, *, sync: bool = True) -> None:
         sync_dir(folder)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write until nothing is left: a disk that fills up takes a part of it. Raises `OSError`."""
+    written = 0
+    while written < len(data):
+        written += os.write(fd, data[written:] if written else data)
+
+
+def make_folders(path: str) -> None:
+    """Make the folder, and those above it, for this user alone, whatever the umask. Raises `OSError`.
+
+    The umask itself is the whole process's: a thread must leave it alone.
+    """
+    if not os.path.isdir(path):
+        make_folders(os.path.dirname(path))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
 def sync_dir(folder: str) -> None:
+    """Let the names in the folder survive a power failure. Raises `OSError`."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from meshd.core.clock import Wall
 from meshd.core.ledger import MAX_PINGS, PAUSES, entry_for
 from meshd.core.message import entry_key
 from meshd.core.names import is_id, is_name
@@ -101,8 +102,8 @@ def _entry(line: str) -> dict[str, Entry | None]:
     return {entry_id: entry}
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any) -> Wall:
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         seconds = float(value)
-        return seconds if 0 <= seconds < 1e12 else 0.0  # neither infinity nor "not a number"
-    return 0.0
+        return Wall(seconds if 0 <= seconds < 1e12 else 0.0)  # neither infinity nor "not a number"
+    return Wall(0.0)

@@ -8,28 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from meshd.core.backoff import Backoff
-from meshd.core.names import check_name, is_name
+from meshd.core.names import check_name
 from meshd.core.opening import Opening
 from meshd.core.wake import SETTLE
-from meshd.disk.files import replace
 from meshd.errors import MeshError, NotAllowed
-from meshd.receiving.agent import Agent
+from meshd.hosting.names import Names
+from meshd.hosting.session_names import SessionNames, first_name, from_folder, variants
+from meshd.observing.background import Background
+from meshd.receiving.changes import Changes
+from meshd.waking.waiting_hooks import WaitingHooks
 from meshd.waking.waker import Bell
 
 log = logging.getLogger("meshd.sessions")
 
-FORMAT = 1
-REMEMBERED = 1000
-MAX_SUFFIX = 99
-DEFAULT_NAME = "agent"
 _COMES_BACK = 10.0  # seconds after which a session whose connection ended is not coming back
 # Seconds that a session which begins waits for the store: its client waits for it, and may start many at once.
 PROMPT = 2.0
@@ -55,28 +50,19 @@ def _bell(ring: Callable[[str, str], None], rung: str) -> Bell:
 
 
 class Sessions:
-    """All live sessions, one name each. `host` hosts a name, `unhost` gives it up."""
+    """All live sessions, one name each. `path`: where the names are remembered."""
 
     def __init__(
-        self,
-        path: str,
-        agents: Mapping[str, Agent],
-        host: Callable[[str], Coroutine[Any, Any, Agent]],
-        unhost: Callable[[str], Coroutine[Any, Any, None]],
-        changed: Callable[[Agent], None],
-        store_up: Callable[[], Coroutine[Any, Any, Any]],
+        self, path: str, names: Names, changes: Changes, store_up: Callable[[], Coroutine[Any, Any, Any]]
     ) -> None:
         self.live: dict[str, Session] = {}
-        self._path = path
-        self._agents = agents
-        self._host = host
-        self._unhost = unhost
-        self._changed = changed
+        self._hosted = names
+        self._agents = names.agents
+        self._changed = changes.shown
         self._store_up = store_up
-        self._names, self._writable = _load(path)
-        self._waiting_hooks: dict[str, Bell] = {}
-        self._hook_pids: dict[str, int | None] = {}  # of their clients
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._names = SessionNames(path)
+        self._hooks = WaitingHooks()
+        self._background = Background(log)
 
     # --- who they are ---
 
@@ -100,10 +86,9 @@ class Sessions:
             return session
         session = next((s for s in self.live.values() if client_pid and s.client_pid == client_pid), None)
         if session is not None:
-            if (bell := self._waiting_hooks.get(session.client_session or "")) is not None:
-                bell("")
+            self._hooks.let_go(session.client_session)
             session.client_session = client_session
-            self._remember(session)
+            self._names.remember(client_session, session.name)
             self._arm_hook(session)
         return session
 
@@ -114,10 +99,9 @@ class Sessions:
         self.close(self.live.get(opening.session))  # its old connection is dead, and not yet noticed
         session = Session(opening, ring)
         self.live[session.key] = session
-        if session.client_session not in self._waiting_hooks and session.client_pid:
-            # The client began another conversation since it started this session's server.
-            newer = next((key for key, pid in self._hook_pids.items() if pid == session.client_pid), None)
-            session.client_session = newer or session.client_session
+        if session.client_session not in self._hooks:
+            # The client may have begun another conversation since it started this session's server.
+            session.client_session = self._hooks.conversation_of(session.client_pid) or session.client_session
         try:
             await self._name_it(session, opening)
         except BaseException:
@@ -126,25 +110,25 @@ class Sessions:
         return session
 
     async def _name_it(self, session: Session, opening: Opening) -> None:
-        remembered = self._names.get(opening.client_session or "")
-        own = _first_name(opening.name, _from_folder(opening.project))
-        wanted = _first_name(opening.had, opening.name, remembered, own)
-        for name in _variants(wanted):
+        remembered = self._names.of(opening.client_session)
+        own = first_name(opening.name, from_folder(opening.project))
+        wanted = first_name(opening.had, opening.name, remembered, own)
+        for name in variants(wanted):
             if self.holder(name) is not None:
                 continue
             session.name = name  # before the first wait: two that open at once get two names
             new = name not in self._agents
             try:
                 async with asyncio.timeout(PROMPT):
-                    await self._host(name)
+                    await self._hosted.host(name)
             except NotAllowed:
                 session.name = ""  # held by another daemon
                 continue
             except (MeshError, TimeoutError) as error:
                 log.info("%s is hosted later: %s", name, error)
-                self._spawn(self._host_later(session, name))
+                self._background.start(self._host_later(session, name), f"{name} is hosted later")
             back = name in (opening.had, remembered)
-            session.made = name if name in _variants(own)[1:] and (new or back) else None
+            session.made = name if name in variants(own)[1:] and (new or back) else None
             break
         self.hosted(session.name)
 
@@ -154,7 +138,7 @@ class Sessions:
         while self.live.get(session.key) is session and session.name == name and name not in self._agents:
             await self._store_up()
             try:
-                await self._host(name)
+                await self._hosted.host(name)
             except NotAllowed as error:
                 log.warning("%s: %s", name, error.message)  # its own calls say so, too
                 return
@@ -180,8 +164,8 @@ class Sessions:
         if session is not None and self.live.get(session.key) is session:
             del self.live[session.key]
             self._detach(session, session.name)
-            if session.client_session in self._waiting_hooks:
-                self._spawn(self._let_go_of_hook(session.client_session))
+            if session.client_session in self._hooks:
+                self._background.start(self._let_go_of_hook(session.client_session), "a waiting hook that was left")
 
     def hosted(self, name: str) -> None:
         """This name is hosted now: a session that goes by it can be woken."""
@@ -194,7 +178,7 @@ class Sessions:
                 agent.waker.arm(rung, bell, SETTLE)
             self._arm_hook(session)
         self._changed(agent)
-        self._remember(session)
+        self._names.remember(session.client_session, session.name)
 
     def _detach(self, session: Session, name: str) -> None:
         agent = self._agents.get(name)
@@ -204,21 +188,16 @@ class Sessions:
         agent.waker.anew()  # what this session was told, nobody else was
         for rung, bell in session.bells.items():
             agent.waker.disarm(rung, bell)
-        agent.waker.disarm("hook", self._waiting_hooks.get(session.client_session or ""))
+        agent.waker.disarm("hook", self._hooks.bell(session.client_session))
         self._changed(agent)
         # A name with a number was made up for one of several sessions: it goes with it, unless mail waits there.
         if session.made == name and not agent.core.inbox.unread and not agent.core.ledger.entries:
-            self._spawn(self._give_up(name))
+            self._background.start(self._give_up(name), f"give up {name}")
 
     async def _give_up(self, name: str) -> None:
         with contextlib.suppress(MeshError):
             if self.holder(name) is None:
-                await self._unhost(name)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="session")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                await self._hosted.unhost(name)
 
     # --- waking ---
 
@@ -237,85 +216,26 @@ class Sessions:
     @contextlib.contextmanager
     def waiting_hook(self, client_session: str, client_pid: int | None, bell: Bell) -> Any:
         """A hook of this client session waits to be rung for as long as this lasts; an earlier one is let go."""
-        before = self._waiting_hooks.get(client_session)
-        self._waiting_hooks[client_session] = bell
-        self._hook_pids[client_session] = client_pid
-        if before is not None:
-            before("")
+        self._hooks.add(client_session, client_pid, bell)
         session = next((s for s in self.live.values() if s.client_session == client_session), None)
         if session is not None:
             self._arm_hook(session)
         try:
             yield
         finally:
-            if self._waiting_hooks.get(client_session) is bell:
-                del self._waiting_hooks[client_session]
-                del self._hook_pids[client_session]
+            self._hooks.remove(client_session, bell)
             for agent in self._agents.values():
                 agent.waker.disarm("hook", bell)
 
-    async def _let_go_of_hook(self, client_session: str) -> None:
+    async def _let_go_of_hook(self, client_session: str | None) -> None:
         """A client that was killed leaves its waiting hook behind, and nothing else would end that."""
         await asyncio.sleep(_COMES_BACK)
-        bell = self._waiting_hooks.get(client_session)
-        if bell is not None and all(session.client_session != client_session for session in self.live.values()):
-            bell("")
+        if all(session.client_session != client_session for session in self.live.values()):
+            self._hooks.let_go(client_session)
 
     def _arm_hook(self, session: Session) -> None:
-        bell = self._waiting_hooks.get(session.client_session or "")
+        bell = self._hooks.bell(session.client_session)
         agent = self._agents.get(session.name)
         if bell is not None and agent is not None and session.ready:
             agent.waker.arm("hook", bell, SETTLE)
             self._changed(agent)
-
-    # --- names that come back ---
-
-    def _remember(self, session: Session) -> None:
-        client_session = session.client_session
-        if client_session is None or self._names.get(client_session) == session.name or not self._writable:
-            return
-        self._names.pop(client_session, None)
-        self._names[client_session] = session.name
-        while len(self._names) > REMEMBERED:
-            del self._names[next(iter(self._names))]
-        try:
-            replace(self._path, msgspec.json.encode(_File(self._names)), sync=False)
-        except OSError as error:
-            log.warning("names of sessions were not written: %s", error)
-
-
-class _File(msgspec.Struct):
-    names: dict[str, str]
-    format: int = FORMAT
-
-
-def _load(path: str) -> tuple[dict[str, str], bool]:
-    """Names by the client's session id, and whether the file is ours to write: one of a newer format is not.
-
-    A file that cannot be read costs names, and nothing else.
-    """
-    try:
-        with open(path, "rb") as file:
-            found = msgspec.json.decode(file.read(), type=_File)
-    except FileNotFoundError:
-        return {}, True
-    except (OSError, msgspec.MsgspecError) as error:
-        log.warning("names of sessions are forgotten: %s: %s", path, error)
-        return {}, True
-    return (found.names, True) if found.format <= FORMAT else ({}, False)
-
-
-def _first_name(*candidates: str | None) -> str:
-    """The first of them that is a name."""
-    return next((name for name in candidates if name and is_name(name)), DEFAULT_NAME)
-
-
-def _from_folder(project: str | None) -> str | None:
-    """A name from a project's folder: its last part, with what no name may contain as dashes."""
-    base = re.sub(r"[^A-Za-z0-9_-]+", "-", os.path.basename((project or "").rstrip("/"))).strip("-")
-    return base[:60] or None
-
-
-def _variants(name: str) -> list[str]:
-    """The name, then the same with numbers for further sessions."""
-    return [name, *(f"{name[:60]}-{k}" for k in range(2, MAX_SUFFIX))]

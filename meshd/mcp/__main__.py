@@ -12,24 +12,23 @@ import sys
 
 from meshd.mcp.daemon_client import LIMIT
 from meshd.mcp.gateway import Gateway
+from meshd.observing.background import Background
 from meshd.system.sockets import peer_uid
 
-END_TIMEOUT = 2.0
+log = logging.getLogger("meshd.mcp")
+
+END_TIMEOUT = 2.0  # seconds
 
 
 async def _serve(options: argparse.Namespace) -> None:
     gateway = Gateway(options.control)
-    sessions: set[asyncio.Task[None]] = set()
+    sessions = Background(log)
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if peer_uid(writer.get_extra_info("socket")) not in (None, 0, os.geteuid()):
             writer.close()
             return
-        task = asyncio.current_task()
-        assert task is not None
-        sessions.add(task)
-        task.add_done_callback(sessions.discard)
-        await gateway.serve(reader, writer)
+        sessions.start(gateway.serve(reader, writer), "a session")
 
     with contextlib.suppress(FileNotFoundError):
         os.unlink(options.socket)
@@ -45,8 +44,9 @@ async def _serve(options: argparse.Namespace) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(ended), sys.stdin)
     await ended.read()
     listening.close()
-    if sessions:  # each ends with its connection to the daemon, whose last words it passes on first
-        await asyncio.wait(sessions, timeout=END_TIMEOUT)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_TIMEOUT):
+            await sessions.join()  # each ends with its connection to the daemon, whose last words it passes on first
     os._exit(0)  # whoever is connected sees the end; there is nothing to save
 
 

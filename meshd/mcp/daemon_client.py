@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from meshd.errors import MeshError, Stopping, UsageError
+from meshd.errors import DaemonDown, MeshError, Stopping, UsageError
+from meshd.observing.background import Background
+
+log = logging.getLogger("meshd.mcp")
 
 LIMIT = 2 << 20  # of one line of a shim
 LONGEST_ANSWER = 64 << 20  # of the daemon, which bounds its answers by other things than their length
@@ -31,7 +35,7 @@ class DaemonError(MeshError):
         self.daemon_kind: str = data.get("kind", "internal")
 
 
-class DaemonGone(MeshError):
+class DaemonGone(DaemonDown):
     """The connection to the daemon ended."""
 
 
@@ -44,7 +48,8 @@ class Control:
         self._notify = notify
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._last = 0
-        self._task = asyncio.create_task(self._read(), name="control")
+        self._background = Background(log)
+        self._task = self._background.start(self._read(), "reading from the daemon")
 
     @classmethod
     async def open(cls, path: str, notify: Notify = _ignore) -> Control:
@@ -78,26 +83,31 @@ class Control:
             self.tell("release", receipt=result["receipt"])
 
     async def _read(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while line := await self._reader.readline():
-                answer = msgspec.json.decode(line)
-                if "method" in answer:
-                    self._notify(answer["method"], answer.get("params") or {})
-                    continue
-                future = self._waiting.get(answer.get("id"))
-                if future is None or future.done():
-                    self._hand_back(answer.get("result"))
-                    continue
-                if "error" in answer:
-                    error = DaemonError(answer["error"])
-                    if error.daemon_kind == Stopping.kind:
-                        break  # its last word: the connection ends with it, and what waits can be asked again
-                    future.set_exception(error)
-                else:
-                    future.set_result(answer["result"])
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(_gone())
+        try:
+            with contextlib.suppress(OSError, ValueError):  # it went, or wrote a line beyond all measure
+                while (line := await self._reader.readline()) and self._took(msgspec.json.decode(line)):
+                    pass
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(_gone())
+
+    def _took(self, answer: dict[str, Any]) -> bool:
+        """Give an answer to whoever waits for it. False if it is the daemon's last word."""
+        if "method" in answer:
+            self._notify(answer["method"], answer.get("params") or {})
+            return True
+        future = self._waiting.get(answer.get("id", 0))
+        if future is None or future.done():
+            self._hand_back(answer.get("result"))
+        elif "error" in answer:
+            error = DaemonError(answer["error"])
+            if error.daemon_kind == Stopping.kind:
+                return False  # the connection ends with it, and what waits can be asked again
+            future.set_exception(error)
+        else:
+            future.set_result(answer["result"])
+        return True
 
     @property
     def gone(self) -> bool:
@@ -117,7 +127,7 @@ class Control:
         await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        self._task.cancel()
+        await self._background.end()
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()

@@ -26,7 +26,8 @@ from meshd.core.opening import Opening
 from meshd.core.wake import RUNGS
 from meshd.errors import MeshError
 from meshd.mcp.daemon_client import Control
-from meshd.mcp.session import Context, Session, server
+from meshd.mcp.session import Context, McpSession, server
+from meshd.observing.background import Background
 
 log = logging.getLogger("meshd.mcp")
 
@@ -59,20 +60,17 @@ class Gateway:
             writer.close()
             return
         try:
-            session = conversation.session = Session(
+            session = conversation.session = McpSession(
                 opening.session, control, lambda name: conversation.say("$mesh/name", {"name": name})
             )
             facts = msgspec.structs.asdict(opening)
             del facts["session"]
             await session.open(**facts)
-            ended = asyncio.create_task(control.wait_closed())
-            served = asyncio.create_task(conversation.run(self._server, channel="channel" in opening.rungs))
+            background = Background(log)
+            ended = background.start(control.wait_closed(), "waiting for the daemon's end")
+            served = background.start(conversation.run(self._server, channel="channel" in opening.rungs), "a session")
             await asyncio.wait([ended, served], return_when=asyncio.FIRST_COMPLETED)
-            for task in (ended, served):
-                task.cancel()
-            for outcome in await asyncio.gather(ended, served, return_exceptions=True):
-                if isinstance(outcome, Exception):
-                    log.error("a session failed", exc_info=outcome)
+            await background.end()
         except MeshError as error:
             log.warning("a session was refused: %s", error.message)
             conversation.say("$mesh/refused", {"what": error.message, "then": error.hint})
@@ -84,13 +82,13 @@ class Gateway:
 class _Conversation:
     """Lines to messages and back, for the SDK's own loop."""
 
-    session: Session
+    session: McpSession
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
-    async def of(self, ctx: Context) -> Session:
+    async def of(self, ctx: Context) -> McpSession:
         return self.session
 
     def say(self, method: str, params: dict[str, Any]) -> None:

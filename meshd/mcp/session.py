@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
+import anyio
 import msgspec
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -19,7 +20,12 @@ from meshd import __version__
 from meshd.errors import Full, MeshError, NotAllowed, UsageError
 from meshd.mcp.daemon_client import Control, DaemonError, encoded
 from meshd.mcp.marking import escape, quoted
-from meshd.mcp.tools import TOOLS, Tool, input_schema, instructions
+from meshd.mcp.parameters import input_schema
+from meshd.mcp.tools import TOOLS, Tool, instructions
+from meshd.observing.background import Background
+from meshd.system.clock import mono
+
+log = logging.getLogger("meshd.mcp")
 
 NAME = "agent-mesh"
 PROGRESS_EVERY = 5.0
@@ -30,7 +36,7 @@ _AT_HAND: dict[str, Any] = {"anthropic/alwaysLoad": True}  # Claude Code shows a
 
 def _listed(tool: Tool) -> ListedTool:
     shown = ListedTool(
-        name=tool.name, description=tool.help, input_schema=input_schema(tool), output_schema=tool.output
+        name=tool.name, description=tool.help, input_schema=input_schema(tool.args), output_schema=tool.output
     )
     if tool.first:
         shown.meta = _AT_HAND
@@ -53,7 +59,7 @@ def _unheard(name: str) -> None:
     """For a transport that does not lose its sessions."""
 
 
-class Session:
+class McpSession:
     """A live client of MCP. `key` names it across reconnections, so that a repeated call is known to be the same.
 
     `named` is told each name that the session takes: with that one it comes back.
@@ -127,18 +133,18 @@ class Session:
 
 
 class Caller(Protocol):
-    """Who carries the tool call of one request out: its `Session`, or what leads to one."""
+    """Who carries the tool call of one request out: its `McpSession`, or what leads to one."""
 
     async def call(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> dict[str, Any]: ...
 
 
-class Sessions(Protocol):
-    """Leads from a request to its session: what a transport gives the server as its state."""
+class Callers(Protocol):
+    """Leads from a request to its caller: what a transport gives the server as its state."""
 
     async def of(self, ctx: Context) -> Caller: ...
 
 
-Context = ServerRequestContext[Sessions, Any]
+Context = ServerRequestContext[Callers, Any]
 
 
 async def _list_tools(ctx: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
@@ -172,21 +178,23 @@ async def _progress(ctx: Context, tool: Tool, arguments: dict[str, Any]) -> Asyn
         yield
         return
     total = arguments.get(tool.waits)
-    told = asyncio.create_task(_tell_progress(ctx, float(total) if isinstance(total, int | float) else None))
+    background = Background(log)
+    background.start(_tell_progress(ctx, float(total) if isinstance(total, int | float) else None), "telling progress")
     try:
         yield
     finally:
-        told.cancel()
+        background.cancel()
 
 
 async def _tell_progress(ctx: Context, total: float | None) -> None:
-    started = time.monotonic()
-    while True:
-        await ctx.session.report_progress(round(time.monotonic() - started, 1), total, "waiting")
-        await asyncio.sleep(PROGRESS_EVERY)
+    started = mono()
+    with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the client has gone
+        while True:
+            await ctx.session.report_progress(round(mono() - started, 1), total, "waiting")
+            await asyncio.sleep(PROGRESS_EVERY)
 
 
-def server() -> Server[Sessions]:
+def server() -> Server[Callers]:
     """The MCP server for all sessions of a process."""
     return Server(
         NAME,

@@ -7,89 +7,11 @@ so they are short: tests keep list and instructions below 6 KB.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
-from msgspec import Meta
-
-from meshd.core.text import one_line
-from meshd.mcp.marking import NOTICE, blocks, element, escape, marked, tag
-
-SHOWN_AGENTS = 200
-
-
-class Args(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of the tools' parameters."""
-
-
-OwnName = Annotated[str | None, Meta(description="default: your name")]
-Private = Annotated[bool, Meta(description="no copy in the group")]
-
-
-class SendArgs(Args):
-    to: str
-    message: str
-    from_agent: OwnName = None
-    private: Private = False
-    expect_reply: Annotated[bool, Meta(description="remind the peer until it answers")] = False
-    within_s: Annotated[float, Meta(description="seconds until the answer is due")] = 120.0
-    re: Annotated[str | None, Meta(description="id of the message this answers")] = None
-
-
-class PingArgs(Args):
-    agent: str
-    timeout_s: float = 5.0
-
-
-class WhoArgs(Args):
-    pass
-
-
-class RegisterArgs(Args):
-    name: str
-    role: Annotated[str | None, Meta(description="what you do, shown to others")] = None
-
-
-class ListenArgs(Args):
-    name: OwnName = None
-    timeout_s: float = 5.0
-
-
-class RequestArgs(Args):
-    to: str
-    message: str
-    from_agent: OwnName = None
-    timeout_s: float = 60.0
-
-
-class PendingArgs(Args):
-    name: OwnName = None
-
-
-class InboxArgs(Args):
-    name: OwnName = None
-    limit: int = 20
-    peek: Annotated[bool, Meta(description="leave them unread")] = False
-
-
-class ReplyArgs(Args):
-    to: Annotated[str, Meta(description="the message's id, or its reply_to")]
-    text: str
-    from_agent: OwnName = None
-
-
-class AckArgs(Args):
-    peer: str
-    text: str
-    from_agent: OwnName = None
-
-
-class BroadcastArgs(Args):
-    message: str
-    from_agent: OwnName = None
-
-
-Data = dict[str, Any]
+from meshd.mcp import parameters, results
+from meshd.mcp.marking import blocks
+from meshd.mcp.results import Data
 
 
 class Tool(NamedTuple):
@@ -103,7 +25,7 @@ class Tool(NamedTuple):
     """
 
     name: str
-    args: type[Args]
+    args: type[parameters.Args]
     help: str
     method: str
     result: Callable[[Data], Data]
@@ -117,91 +39,6 @@ class Tool(NamedTuple):
     waits: str | None = None
     late: Data | None = None
     first: bool = False
-
-
-def _sent(data: Data) -> Data:
-    return {"ok": True, "id": data["id"], "held": data.get("held", True)}
-
-
-def _sent_text(result: Data) -> str:
-    return f"sent {result['id']}" + (
-        "" if result["held"] else "; nobody goes by that name now: it waits until somebody does"
-    )
-
-
-# The notice comes first: there are clients that show a model this, and not the text.
-def _inbox(data: Data) -> Data:
-    return {"notice": NOTICE, "messages": data["messages"], "lost": data["lost"], "more": data["more"]}
-
-
-def _inbox_text(result: Data) -> str:
-    lost = f"LOST {result['lost']} messages, gone from the store before they were read\n" if result["lost"] else ""
-    more = f"\n{result['more']} more: call mesh_inbox again" if result["more"] else ""
-    return lost + (blocks(result["messages"]) if result["messages"] else "no unread messages") + more
-
-
-def _heard(data: Data) -> Data:
-    return {"notice": NOTICE, "message": data["message"]}
-
-
-def _replied(data: Data) -> Data:
-    return {"notice": NOTICE, "reply": data["reply"], "from": data["from"], "id": data["id"]}
-
-
-def _reply_text(result: Data) -> str:
-    if result["reply"] is None:
-        return "no reply in time; one that comes later comes as mail"
-    return blocks([{"from": result["from"], "text": result["reply"], "re": result["id"]}])
-
-
-def _who(data: Data) -> Data:
-    agents = sorted(data["agents"], key=_importance)
-    return {"notice": NOTICE, "agents": agents[:SHOWN_AGENTS], "more": max(0, len(agents) - SHOWN_AGENTS)}
-
-
-def _importance(agent: Data) -> tuple[bool, bool, bool, str]:
-    """Live sessions first; but anybody who reaches the store can register thousands, so the ones here before them."""
-    here, session = bool(agent.get("here")), bool(agent.get("session"))
-    return not (here and session), not session, not here, agent["agent"]
-
-
-def _who_text(result: Data) -> str:
-    keys = ("role", "host", "session", "unread", "wake")
-    rows = [
-        tag("agent", {"name": a["agent"], **{k: _shown(a[k]) for k in keys if a.get(k) not in (None, "")}}, empty=True)
-        for a in result["agents"]
-        if a.get("live")
-    ]
-    more = [f"{result['more']} more are not shown"] if result["more"] else []
-    return marked([*rows, *more]) if rows else "no agents registered"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ",".join(value) if isinstance(value, list) else str(value)
-
-
-# What was sent under another name is not known to be this session's own words.
-def _pending(data: Data) -> Data:
-    entries = {"entries": data["entries"]}
-    return entries if data["own"] else {"notice": NOTICE, "from": data["name"], **entries}
-
-
-def _pending_text(result: Data) -> str:
-    if "notice" in result and result["entries"]:
-        return marked(_owed(entry, result["from"]) for entry in result["entries"])
-    rows = [
-        f"{entry['id']} to {entry['to']}: {entry['state']}, {entry['repings']} reminders, "
-        f"your words: {escape(one_line(entry['text'][:80]))}"
-        for entry in result["entries"]
-    ]
-    return "\n".join(rows) or "no pending entries"
-
-
-def _owed(entry: Data, sender: str) -> str:
-    facts = {key: entry[key] for key in ("id", "to", "state")} | {"reminders": entry["repings"]}
-    return element({"from": sender, **facts}, entry["text"][:80])
 
 
 def _object(**kinds: Any) -> Data:
@@ -220,32 +57,32 @@ TOOLS: dict[str, Tool] = {
     for tool in (
         Tool(
             name="mesh_send",
-            args=SendArgs,
+            args=parameters.SendArgs,
             help="Send a message to an agent.",
             method="send",
             renamed={"to": "target", "from_agent": "from", "within_s": "within"},
-            result=_sent,
+            result=results.sent,
             output=_SENT,
-            text=_sent_text,
+            text=results.sent_text,
             own="from_agent",
             sends=True,
             first=True,
         ),
         Tool(
             name="mesh_inbox",
-            args=InboxArgs,
+            args=parameters.InboxArgs,
             help="Your unread messages, oldest first; marks them read.",
             method="inbox",
-            result=_inbox,
+            result=results.inbox,
             output=_object(messages="array", lost="integer", more="integer", notice="string"),
-            text=_inbox_text,
+            text=results.inbox_text,
             own="name",
             reads=True,
             first=True,
         ),
         Tool(
             name="mesh_reply",
-            args=ReplyArgs,
+            args=parameters.ReplyArgs,
             help="Answer a message or a request.",
             method="reply",
             renamed={"to": "where", "from_agent": "from"},
@@ -258,13 +95,13 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             name="mesh_request",
-            args=RequestArgs,
+            args=parameters.RequestArgs,
             help="Ask an agent and wait for its reply.",
             method="request",
             renamed={"to": "target", "from_agent": "from", "timeout_s": "timeout"},
-            result=_replied,
+            result=results.replied,
             output=_object(reply=["string", "null"], notice="string"),
-            text=_reply_text,
+            text=results.reply_text,
             own="from_agent",
             sends=True,
             reads=True,
@@ -273,16 +110,16 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             name="mesh_who",
-            args=WhoArgs,
+            args=parameters.WhoArgs,
             help="Who is there, and how each can be woken.",
             method="who",
-            result=_who,
+            result=results.who,
             output=_object(agents="array", more="integer", notice="string"),
-            text=_who_text,
+            text=results.who_text,
         ),
         Tool(
             name="mesh_register",
-            args=RegisterArgs,
+            args=parameters.RegisterArgs,
             help="Take another name for this session.",
             method="session.register",
             result=lambda data: {"ok": True, "name": data["name"], "unread": data["unread"]},
@@ -291,12 +128,12 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             name="mesh_listen_once",
-            args=ListenArgs,
+            args=parameters.ListenArgs,
             help="Wait for the next direct message.",
             method="listen",
             renamed={"timeout_s": "timeout"},
             always={"direct": True},
-            result=_heard,
+            result=results.heard,
             output=_object(message=["object", "null"], notice="string"),
             text=lambda result: blocks([result["message"]]) if result["message"] else "no message in time",
             own="name",
@@ -306,7 +143,7 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             name="mesh_broadcast",
-            args=BroadcastArgs,
+            args=parameters.BroadcastArgs,
             help="Send to every agent.",
             method="broadcast",
             renamed={"from_agent": "from"},
@@ -318,7 +155,7 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             name="mesh_ping",
-            args=PingArgs,
+            args=parameters.PingArgs,
             help="Whether an agent's daemon answers, and how fast.",
             method="ping",
             renamed={"agent": "target", "timeout_s": "timeout"},
@@ -330,17 +167,17 @@ TOOLS: dict[str, Tool] = {
         ),
         Tool(
             name="mesh_pending",
-            args=PendingArgs,
+            args=parameters.PendingArgs,
             help="Replies that are owed to you.",
             method="pending",
-            result=_pending,
+            result=results.pending,
             output=_object(entries="array"),
-            text=_pending_text,
+            text=results.pending_text,
             own="name",
         ),
         Tool(
             name="mesh_ack",
-            args=AckArgs,
+            args=parameters.AckArgs,
             help="Settle what a peer owed you, and tell it.",
             method="ack",
             renamed={"from_agent": "from"},
@@ -365,21 +202,3 @@ def instructions(name: str, wanted: str | None = None) -> str:
     """What a model is told at the start of a session that goes by `name`. `wanted`: it asked for another one."""
     taken = f" ({wanted} is no free name)" if wanted is not None and wanted != name else ""
     return _INSTRUCTIONS.format(name=f"{name or 'nobody yet: call mesh_register'}{taken}")
-
-
-def input_schema(tool: Tool) -> Data:
-    """JSON Schema of the parameters, without references, titles, or what says nothing."""
-    _, components = msgspec.json.schema_components([tool.args])
-    schema = components[tool.args.__name__]
-    for field in schema["properties"].values():
-        choices = field.pop("anyOf", None)
-        if choices:  # a string or nothing: that it may be left out is said by `required`
-            field.update(next(choice for choice in choices if choice.get("type") != "null"))
-        if field.get("default", 0) is None:
-            del field["default"]
-    return {
-        "type": "object",
-        "properties": schema["properties"],
-        "required": schema.get("required", []),
-        "additionalProperties": False,
-    }

@@ -1,47 +1,63 @@
-"""One hosted agent at run time: its reader, its timer, and the executor of what its core decides."""
+"""One hosted agent at run time: its parts, and what the rest of the daemon asks of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
-import os
-import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from meshd.core.agent import AgentCore, CheckLease, Effect, Journal, Pong, Quarantine, Wake
-from meshd.core.backoff import Backoff
-from meshd.core.ledger import Escalate, Reping
-from meshd.core.message import Malformed, Message, Ping, decode, entry_key
+from meshd.core.agent import AgentCore
+from meshd.core.effects import Effect, Pong, Wake
+from meshd.core.lease import Lease
+from meshd.core.message import Ping
 from meshd.core.names import Keys
 from meshd.core.records import Batch, Moved, Read, Record
-from meshd.core.wire import Outgoing
-from meshd.disk import quarantine
 from meshd.disk.hosted import Hosted
-from meshd.disk.journal import Journal as JournalFile
+from meshd.disk.journal import Journal
+from meshd.disk.legacy import Left
 from meshd.disk.notify import NotifyLog
 from meshd.disk.worker import DiskWorker
-from meshd.errors import Full, MeshError, StoreBusy, StoreDown, StoreError, UsageError
+from meshd.errors import MeshError, StoreError
+from meshd.observing.background import Background
 from meshd.observing.events import EventHub
 from meshd.observing.outage import Troubles
+from meshd.receiving.changes import Changes
+from meshd.receiving.executor import Executor
+from meshd.receiving.handover import Handover
+from meshd.receiving.health import Health
+from meshd.receiving.notify_queue import NotifyQueue
+from meshd.receiving.reader import Reader
+from meshd.receiving.reminders import Reminders
 from meshd.sending.outbox import Outbox
 from meshd.settings import Settings
 from meshd.store.commands import Commands
-from meshd.store.endpoint import BLOCK, Endpoint
-from meshd.store.link import Link
+from meshd.store.endpoint import Endpoint
+from meshd.system.clock import now
 from meshd.waking.waker import Waker
 
 log = logging.getLogger("meshd.agent")
 
-READ_COUNT = 500
-# Seconds that a reader may spend on one turn, far longer than any wait in it lasts: BLOCK, a reply, a backoff, a sync.
-STALLED = 120.0
+
+class LeaseKeeper(Protocol):
+    """Who holds names for agents: asked when it must be known whether a name is this daemon's."""
+
+    async def acquire(self, agent: Agent) -> bool:
+        """Whether the name is ours, after asking. If not, the agent is let go. Raises `StoreError`."""
+        ...
+
+    async def hold(self, agent: Agent) -> None:
+        """Be sure of the lease, asking if need be. Raises `NotAllowed`, `NotFound`, `StoreError`."""
+        ...
+
+    async def check(self, agent: Agent, ping: Ping) -> bool:
+        """Somebody says that the name was taken over: whether it is ours all the same. The ping is answered."""
+        ...
 
 
 class Shared(NamedTuple):
-    """What all agents of a daemon use together."""
+    """What all agents of a daemon use together. `alone`: no other daemon can reach the store."""
 
     settings: Callable[[], Settings]
     keys: Keys
@@ -51,148 +67,100 @@ class Shared(NamedTuple):
     events: EventHub
     disk: DiskWorker
     troubles: Troubles
-    position_changed: Callable[[Agent], None]
-    registry_changed: Callable[[Agent], None]
-    holds: Callable[[Agent], bool]
-    acquire: Callable[[Agent], Coroutine[Any, Any, bool]]
-    check_lease: Callable[[Agent], Coroutine[Any, Any, None]]
+    changes: Changes
+    keeper: LeaseKeeper
+    alone: bool
 
 
 class Agent:
-    """A name whose mail this daemon receives.
+    """A name whose mail this daemon receives. `waiters` are set whenever something about it has changed."""
 
-    `lock` orders decisions: decide, write, apply, one after another. `waiters` are set when mail comes.
-    """
-
-    def __init__(self, name: str, hosted: Hosted, journal: JournalFile, notify: NotifyLog, shared: Shared) -> None:
+    def __init__(self, name: str, hosted: Hosted, journal: Journal, notify: NotifyLog, shared: Shared) -> None:
         self.name = name
         self.hosted = hosted
         self.core = AgentCore(name, shared.keys)
-        self.lock = asyncio.Lock()
+        self.lease = Lease(alone=shared.alone)
+        self.leasing = asyncio.Lock()  # one question about the lease at a time
         self.waiters: set[asyncio.Event] = set()
+        self.handovers: set[Handover] = set()
         self.listening = 0
         self.live = False  # an MCP session goes by this name now
-        self.waker = Waker(name, self.core.inbox.unread.values, shared.events)
         self.monitored = False
-        self.caught_up = asyncio.Event()
-        self.trouble: str | None = None
-        self.trouble_of_store = False  # then it is every agent's, while the store is down
-        self.since = time.time()  # so long it receives, catches up, or is in trouble
-        self.restarts = 0
-        self.last_turn = time.monotonic()  # of the reader
-        self.last_received = 0.0
-        self.leased = False
-        self.leasing = asyncio.Lock()
-        self.renewed = time.time()  # when the lease was asked for that was then given; before the first: the start
         self.gone: MeshError | None = None
-        self._journal = journal
-        self._notify = notify
+        self.legacy: Left | None = None  # what agent-mesh 0.1 left of a name that was never hosted here
+        self.health = Health(name, shared.events, shared.troubles)
+        self.waker = Waker(name, self.core.inbox.unread.values, shared.events)
         self._shared = shared
+        self._executor = Executor(
+            self.core,
+            journal,
+            NotifyQueue(notify, shared.disk, self.health),
+            shared.disk,
+            self.health,
+            self._carry,
+            self._told,
+        )
+        self.reader = Reader(self, shared)
+        self.reminders = Reminders(self, shared)
+        self.execute = self._executor.execute
+        self.insist = self._executor.insist
         self._told_read: Moved | None = None
-        self._unfinished: tuple[Sequence[str], int] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due: float | None = None
-        self._resending = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(log, {"agent": name})
+        self._reading: asyncio.Task[None] | None = None
 
     # --- life ---
 
     def load(self) -> None:
-        """Fold the journal, and finish the notify log's last batch. Blocks; raises `ConfigError`, `OSError`."""
-        records = self._journal.load()
-        for record in records:
-            self.core.apply(record)
-        if records and isinstance(records[-1], Batch):
-            self._notify.finish(_lines(records[-1]), records[-1].offset)
-        if self._journal.damaged:
-            damaged = self._journal.damaged
-            log.error("%s: %d damaged records in the journal, kept aside", self.name, damaged, extra=self._about)
+        """Fold the journal. Blocks; raises `ConfigError`, `OSError`."""
+        self._executor.load()
 
-    async def run(self) -> None:
-        """Receive until cancelled, or until the name is held elsewhere: the one restart wrapper.
+    def start(self) -> None:
+        """Receive from now on."""
+        self.reminders.wind()
+        self._reading = self._background.start(self.reader.run(), f"agent {self.name}")
 
-        A fault here harms no other agent.
-        """
-        backoff = Backoff()
-        self._wind_timer()
-        while True:
-            self.last_turn = started = time.monotonic()
-            try:
-                if not self.leased and not await self._shared.acquire(self):
-                    return
-                self._start_resending()
-                await self._receive()
-                return
-            except StoreError as error:
-                self._say_trouble(error.message, of_store=isinstance(error, StoreDown | StoreBusy))
-                self._shared.commands.check_now()
-                await self._shared.commands.up.wait()
-            except Exception:
-                self.restarts += 1
-                self._say_trouble("its reader failed and is started again; see the log", exc_info=True)
-            if time.monotonic() - started > 60:
-                backoff.reset()
-            await asyncio.sleep(backoff.next())
+    @property
+    def is_running(self) -> bool:
+        """Whether it receives, or will again by itself."""
+        return self._reading is not None and not self._reading.done()
 
-    def stalled(self, mono: float) -> bool:
-        """Whether its reader should have come round by now, the store being up. `mono` in monotonic seconds."""
-        return mono - self.last_turn > STALLED
+    def stuck(self, mono: float) -> bool:
+        """Whether it has stopped to receive, and will not by itself. `mono` in monotonic seconds."""
+        return self._reading is not None and (self._reading.done() or self.health.stalled(mono))
 
-    async def stop(self) -> None:
-        """End what runs for this agent beside `run`, and close its files."""
+    async def end(self, why: MeshError) -> None:
+        """Receive no more. Whoever waits for its mail, or for a step, is told `why`; nothing of it runs afterwards."""
+        self.gone = why
         self.waker.close()
-        self._shared.troubles.tell(self.name, None)
-        if self._timer is not None:
-            self._timer.cancel()
-        async with self.lock:  # a step that has begun is finished
-            for task in list(self._tasks):
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        async with self.lock:
-            self._journal.close()
-            self._notify.close()
+        self.health.end()
+        await self._background.end()
+        await self.reminders.end()
+        await self._executor.end(why)
+        self.wake_waiters()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
-        task = asyncio.create_task(work, name=f"{self.name}: {what}")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever something about the agent has changed."""
+        changed = asyncio.Event()
+        self.waiters.add(changed)
+        try:
+            yield changed
+        finally:
+            self.waiters.discard(changed)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed", task.get_name(), exc_info=error, extra=self._about)
-
-    def _say_trouble(self, text: str, *, of_store: bool = False, exc_info: bool = False) -> None:
-        self.trouble_of_store = of_store
-        if self.trouble is None:
-            self.since = time.time()
-        if self.trouble != text:
-            self.trouble = text
-            self._shared.events.publish("agent.trouble", agent=self.name, text=text)
-        # The store's own trouble is in the log as one line, of the store.
-        self._shared.troubles.tell(self.name, None if of_store else text, exc_info=exc_info)
-
-    def _well(self) -> None:
-        """No trouble any more."""
-        if self.trouble is not None:
-            self.trouble = None
-            self.since = time.time()
-        self._shared.troubles.tell(self.name, None)
-
-    def _set_caught_up(self, caught_up: bool) -> None:
-        if caught_up != self.caught_up.is_set():
-            self.since = time.time()
-        (self.caught_up.set if caught_up else self.caught_up.clear)()
-
-    @property
-    def _about(self) -> dict[str, str]:
-        """The fields by which a line of the log is found, where it has fields (meshd/service/journald.py)."""
-        return {"agent": self.name}
-
-    @property
-    def held(self) -> bool:
-        """Whether the name is this daemon's for sure, so that mail may be received for it."""
-        return self._shared.holds(self)
+    @contextlib.contextmanager
+    def attached(self, *, hidden: bool = False) -> Iterator[None]:
+        """Somebody is a live session of the agent for as long as this lasts, unless it is `hidden`."""
+        if hidden:
+            yield
+            return
+        self.listening += 1
+        self._shared.changes.shown(self)
+        try:
+            yield
+        finally:
+            self.listening -= 1
+            self._shared.changes.shown(self)
 
     def wake_waiters(self) -> None:
         for waiter in self.waiters:
@@ -202,6 +170,45 @@ class Agent:
         """Raises the reason why this name is not hosted here any more: whoever waits for its mail waits in vain."""
         if self.gone is not None:
             raise type(self.gone)(self.gone.message, self.gone.hint)
+
+    # --- the lease ---
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether mail may be taken in now."""
+        return self.lease.may_receive(now())
+
+    async def may_receive(self) -> bool:
+        """Whether mail may be taken in, asking if that is not known. Raises `StoreError`."""
+        return self.holds_lease or await self._shared.keeper.acquire(self)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether its mail may be handed out now, with no question before."""
+        return self.lease.may_hand_out(now(), reachable=self._shared.commands.up.is_set())
+
+    async def ensure_held(self) -> None:
+        """Before mail is handed out, or taken as read. Raises `NotAllowed`, `NotFound`, `StoreError`."""
+        if not self.is_sure:
+            await self._shared.keeper.hold(self)
+        self.check_hosted()
+
+    async def ensure_confirmable(self) -> None:
+        """Before a hand-over is confirmed. Raises as `ensure_held` does."""
+        if not self.lease.may_confirm(now(), reachable=self._shared.commands.up.is_set()):
+            await self.ensure_held()
+
+    async def heard_of_move(self, ping: Ping) -> bool:
+        """Somebody says that the name was taken over: whether it is ours all the same."""
+        return await self._shared.keeper.check(self, ping)
+
+    def handed_back(self, handover: Handover) -> None:
+        """This hand-over has ended, the one way or the other."""
+        self.handovers.discard(handover)
+        if not self.handovers:
+            self.wake_waiters()
+
+    # --- what is shown of it ---
 
     @property
     def wakes(self) -> list[str]:
@@ -213,255 +220,54 @@ class Agent:
         """How many live clients are attached."""
         return self.listening + self.live
 
-    # --- receiving ---
+    # --- what was decided ---
 
-    async def _receive(self) -> None:
-        """Take in what comes, until the name is held elsewhere."""
-        link = await Link.open(self._shared.endpoint)
-        try:
-            stream = self._shared.keys.inbox(self.name)
-            probe = True
-            while True:
-                cursor = self.core.inbox.position.at
-                self.last_turn = asked = time.monotonic()
-                if probe:
-                    info, raw = await link.probe(stream, cursor, READ_COUNT)
-                else:
-                    info, raw = None, await link.read(stream, cursor, READ_COUNT)
-                if not self.held:
-                    # What was read may be another daemon's by now; and if not, it begins where that one stopped.
-                    if not await self._shared.acquire(self):
-                        return
-                    probe = True
-                    continue
-                full = len(raw) >= READ_COUNT
-                if full and info is None:
-                    # So many at once may have pushed others out, and that can be counted only before these are
-                    # taken in: read them again, with the counts.
-                    probe = True
-                    continue
-                limit = self._shared.settings().max_message
-                entries = [decode(at, fields, self._shared.keys, limit) for at, fields in raw]
-                last = raw[-1][0].decode() if raw else cursor
-                went_back = info is not None and self.core.inbox.went_back(info)
-                await self._insist(functools.partial(self.core.receive, entries, last, time.time(), info))
-                self._well()
-                if info is not None and not full and not went_back:
-                    self._set_caught_up(True)
-                # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
-                stalled = time.monotonic() - asked > BLOCK + 1
-                probe = full or went_back or (info is None and not raw) or stalled
-        finally:
-            self._set_caught_up(False)
-            await link.close()
-
-    async def receive_group(self, broadcasts: Sequence[Message | Malformed], cursor: str) -> None:
-        """Broadcasts of the group stream up to `cursor`, from the daemon's one group reader."""
-        await self._insist(functools.partial(self.core.receive_group, broadcasts, cursor, time.time()))
-
-    def has_read(self, newest: Sequence[Any]) -> bool:
-        """Whether the cursor has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
-        return not newest or entry_key(self.core.inbox.position.at) >= entry_key(newest[0][0].decode())
-
-    async def forget_group(self) -> None:
-        await self._insist(lambda: self.core.forget_group(time.time()))
-
-    # --- executing ---
-
-    async def execute(self, decide: Callable[[], list[Effect]]) -> None:
-        """Decide and carry out as one step, whoever waits for it. Raises `Full` if the disk takes nothing.
-
-        After an error nothing has changed. A caller that is cancelled leaves the step to end by itself: what is
-        on the disk is always applied.
-        """
-        step = asyncio.create_task(self._step(decide), name=f"{self.name}: step")
-        self._tasks.add(step)
-        step.add_done_callback(self._tasks.discard)
-        await asyncio.shield(step)
-
-    async def _step(self, decide: Callable[[], list[Effect]]) -> None:
-        async with self.lock:
-            effects = decide()
-            for effect in effects:
-                await self._carry_out(effect)
-            if effects:
-                self._wind_timer()
-
-    async def _insist(self, decide: Callable[[], list[Effect]]) -> None:
-        """`execute` until the disk takes it, notify lines included. Between tries others may have the lock."""
-        backoff = Backoff(base=0.2, cap=5.0)
-        done = False
-        while not done or self._unfinished is not None:
-            self.last_turn = time.monotonic()  # a full disk is waited for
-            try:
-                if not done:
-                    await self._step(decide)
-                    done = True
-                else:
-                    async with self.lock:
-                        await self._on_disk(self._finish_notify)
-            except Full:
-                pass
-            if not done or self._unfinished is not None:
-                await asyncio.sleep(backoff.next())
-
-    async def _carry_out(self, effect: Effect) -> None:
+    def _carry(self, effect: Effect) -> None:
         match effect:
-            case Journal(records):
-                await self._commit(records)
-            case Quarantine(entries):
-                path = self._journal.path.removesuffix(".journal") + ".quarantine"
-                await self._on_disk(functools.partial(quarantine.keep, path, entries))
             case Wake(senders):
-                self.waker.mail()
-                self._shared.events.publish(
-                    "agent.wake", agent=self.name, senders=sorted(senders), unread=len(self.core.inbox.unread)
-                )
+                self.waker.mail(awaited=bool(self.waiters))
+                unread = len(self.core.inbox.unread)
+                self._shared.events.publish("agent.wake", agent=self.name, senders=sorted(senders), unread=unread)
             case Pong(ping):
-                self._spawn(self._answer_ping(ping), "pong")
-            case CheckLease(ping):
-                self._spawn(self._check_lease(ping), "lease check")
+                self._background.start(self.answer(ping), f"{self.name}: pong")
 
-    async def _commit(self, records: Sequence[Record]) -> None:
-        inbox = self.core.inbox
-        unread = len(inbox.unread)
-        await self._on_disk(functools.partial(self._write, records))
-        for record in records:
-            self.core.apply(record)
-        self.wake_waiters()
-        if self._journal.wants_compaction:
-            # A failure is said and no more: the records are on the disk, and the journal goes on growing.
-            with contextlib.suppress(Full):
-                await self._on_disk(functools.partial(self._journal.compact, self.core.snapshot()))
-        if len(inbox.unread) != unread:
-            self._shared.registry_changed(self)
-        if any(isinstance(record, Read | Moved) for record in records):
-            self.waker.read(len(inbox.unread))
-        if (read := self.core.read_record()) != self._told_read:
-            self._told_read = read
-            self._shared.position_changed(self)
-        self._publish(records)
-
-    def _write(self, records: Sequence[Record]) -> None:
-        """In a thread: the journal first and synced, then the lines that tell of it."""
-        self._finish_notify()
-        batch = records[-1]
-        if isinstance(batch, Batch):
-            batch.offset = self._notify.offset()
-        self._journal.append(records)
-        if isinstance(batch, Batch):
-            self._unfinished = (_lines(batch), batch.offset)
-            with contextlib.suppress(OSError):  # they are received all the same; the lines are tried again
-                self._finish_notify()
-
-    def _finish_notify(self) -> None:
-        if self._unfinished is not None:
-            try:
-                self._notify.append(*self._unfinished)
-            except OSError as error:
-                error.filename = error.filename or self._notify.path
-                raise
-            self._unfinished = None
-
-    async def _on_disk(self, job: Callable[[], None]) -> None:
-        """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
-        try:
-            await self._shared.disk.run(job)
-        except OSError as error:
-            where = os.path.dirname(error.filename or self._journal.path)
-            text = f"cannot write in {where}: {error.strerror or error}"
-            self._say_trouble(text)
-            raise Full(text, f"free space there, or make it writable: {where}") from None
-
-    def _publish(self, records: Sequence[Record]) -> None:
-        for record in records:
-            if isinstance(record, Batch):
-                if record.messages:
-                    self.last_received = record.now
-                for message in record.messages:
-                    self._shared.events.publish(
-                        "message.received", agent=self.name, id=message.id, sender=message.sender, kind=message.kind
-                    )
-                if record.lost:
-                    self._shared.events.publish("message.lost", agent=self.name, count=record.lost)
-            elif record.__struct_config__.tag in ("read", "pinged", "closed"):
-                self._shared.events.publish(f"agent.{record.__struct_config__.tag}", agent=self.name)
-
-    # --- pings and leases ---
-
-    async def _answer_ping(self, ping: Ping) -> None:
+    async def answer(self, ping: Ping) -> None:
+        """Answer a ping. That it was not answered harms nobody but who waits for it."""
         fields = ("from", self.name, "pong", "1", "session", "1" if self.sessions else "0")
         try:
             await self._shared.outbox.pong(ping.nonce, fields)
         except StoreError as error:
-            log.debug("%s: a pong was not sent: %s", self.name, error.message, extra=self._about)
+            log.debug("%s: a pong was not sent: %s", self.name, error.message, extra={"agent": self.name})
 
-    async def _check_lease(self, ping: Ping) -> None:
-        await self._shared.check_lease(self)
-        await self._answer_ping(ping)
+    def _told(self, records: Sequence[Record]) -> None:
+        """These are on the disk, and are the state now."""
+        changes, inbox = self._shared.changes, self.core.inbox
+        self.wake_waiters()
+        if self.core.ledger.entries or self.reminders.wound:
+            self.reminders.wind()
+        unread_changed = False
+        for record in records:
+            match record:
+                case Batch():
+                    unread_changed = unread_changed or bool(record.messages)
+                    self._received(record)
+                case Read() | Moved():
+                    unread_changed = True
+                    self.waker.read(len(inbox.unread))
+            if record.__struct_config__.tag in ("read", "pinged", "closed"):
+                self._shared.events.publish(f"agent.{record.__struct_config__.tag}", agent=self.name)
+        if unread_changed:
+            changes.shown(self)
+        if (read := self.core.read_record()) != self._told_read:
+            self._told_read = read
+            changes.read(self)
 
-    # --- the ledger's clock ---
-
-    def _wind_timer(self) -> None:
-        due = self.core.next_due()
-        if due == self._timer_due:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_due = due
-        if due is not None:
-            delay = max(0.0, due - time.time())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = self._timer_due = None
-        self._spawn(self._tick(), "tick")
-
-    async def _tick(self) -> None:
-        await self._insist(lambda: self.core.tick(time.time()))
-        self._wind_timer()
-        self._start_resending()
-
-    def _start_resending(self) -> None:
-        if not self._resending and self.core.ledger.unsent():
-            self._resending = True
-            self._spawn(self._send_repings(), "re-pings")
-
-    async def _send_repings(self) -> None:
-        """Send what the ledger decided, until the store has it. Their ids make a repetition harmless."""
-        backoff = Backoff(cap=30.0)
-        try:
-            while actions := self.core.ledger.unsent():
-                sent = [await self._send_reping(action) for action in actions]
-                if all(sent):
-                    backoff.reset()
-                else:
-                    await self._shared.commands.up.wait()
-                    await asyncio.sleep(backoff.next())
-        finally:
-            self._resending = False
-
-    async def _send_reping(self, action: Reping | Escalate) -> bool:
-        """Whether the store has it."""
-        escalate_to = self._shared.settings().escalate_to
-        target = escalate_to if isinstance(action, Escalate) else action.to
-        # An escalation is a message of its own for the watchdog, a re-ping is about one that the target has.
-        field = "thread" if isinstance(action, Escalate) else "about"
-        out = Outgoing(
-            action.id, self.name, target, action.text, private=True, fields=(field, action.about), gated=False
-        )
-        try:
-            await self._shared.outbox.send(out)
-        except UsageError:
-            pass  # sent under this id by an earlier run, to the watchdog of that time
-        except StoreError as error:
-            about = self._about | {"message_id": action.about}
-            log.debug("%s: a re-ping waits for the store: %s", self.name, error.message, extra=about)
-            return False
-        await self._insist(lambda: self.core.mark_sent(action.about, time.time()))
-        return True
-
-
-def _lines(batch: Batch) -> list[str]:
-    return [*batch.lines, *(message.notify_line() for message in batch.messages)]
+    def _received(self, batch: Batch) -> None:
+        if batch.messages:
+            self.health.last_received = batch.now
+        for message in batch.messages:
+            self._shared.events.publish(
+                "message.received", agent=self.name, id=message.id, sender=message.sender, kind=message.kind
+            )
+        if batch.lost:
+            self._shared.events.publish("message.lost", agent=self.name, count=batch.lost)

@@ -1,6 +1,7 @@
-"""The group stream: read once for the whole daemon, handed to every agent.
+"""The group stream: read once for the whole daemon, and fed to every agent through a queue of its own.
 
-One blocked connection a daemon, not one an agent: a thousand clients blocked on one stream stall the store.
+One blocked connection a daemon, not one an agent: a thousand clients blocked on one stream stall the store. And a queue
+for each agent, because one whose disk takes nothing must not keep broadcasts from the others.
 """
 
 from __future__ import annotations
@@ -8,20 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
 
 from meshd.core.backoff import Backoff
-from meshd.core.message import Malformed, Message, Ping, decode, entry_key
+from meshd.core.message import Message, Ping, decode, entry_key
 from meshd.core.names import Keys, is_name
 from meshd.errors import StoreBusy, StoreDown, StoreError
+from meshd.observing.background import Background
 from meshd.observing.outage import Outage
-from meshd.receiving.agent import READ_COUNT, Agent
+from meshd.receiving.agent import Agent
+from meshd.receiving.feed import Broadcast, Feed
+from meshd.receiving.health import STALLED
+from meshd.receiving.reader import READ_COUNT
 from meshd.settings import Settings
+from meshd.store.bounds import Budget, TooLarge
 from meshd.store.commands import Commands
-from meshd.store.endpoint import Endpoint
-from meshd.store.link import Link, RawEntries
+from meshd.store.endpoint import BLOCK, Endpoint
+from meshd.store.link import Link
+from meshd.store.replies import RawEntries
+from meshd.store.scripts.leases import counts
+from meshd.system import clock
 
 log = logging.getLogger("meshd.group")
 
@@ -35,7 +42,7 @@ class _Listener:
 
 
 class GroupReader:
-    """Reads `group` for the agents that were admitted. `lost(agent)` is told of one whose lease may have run out."""
+    """Reads `group` for the agents that were admitted."""
 
     def __init__(
         self,
@@ -44,7 +51,6 @@ class GroupReader:
         endpoint: Endpoint,
         commands: Commands,
         heard: Callable[[str], None],
-        lost: Callable[[Agent], None],
     ) -> None:
         self._listeners: set[_Listener] = set()
         self._settings = settings
@@ -52,51 +58,93 @@ class GroupReader:
         self._endpoint = endpoint
         self._commands = commands
         self._heard = heard
-        self._lost = lost
-        self._agents: dict[str, Agent] = {}
-        self._cursor: str | None = None
+        self._feeds: dict[str, Feed] = {}
+        self._background = Background(log)
+        self._budget = Budget(READ_COUNT)
+        self.cursor: str | None = None  # up to where the stream was read; None before the first look at it
         self.trouble: str | None = None  # but the store's own, which is said of the store
-        self.since = time.time()  # so long it reads, or is in trouble
+        self.since = clock.wall()  # so long it reads, or is in trouble
+        self._last_turn = clock.mono()
         self._outage = Outage(log)
 
     async def run(self) -> None:
         """Read until cancelled, beginning with what the agents admitted before have not had yet."""
         backoff = Backoff()
-        while True:
-            try:
-                await self._follow(backoff)
-            except StoreError as error:
-                if not isinstance(error, StoreDown | StoreBusy):
-                    self._say_trouble(error.message)
-                self._commands.check_now()
-            except Exception:
-                self._say_trouble("the group's reader failed and is started again; see the log", exc_info=True)
-            await asyncio.sleep(backoff.next())
-            await self._commands.up.wait()
+        try:
+            while True:
+                self._last_turn = clock.mono()
+                try:
+                    await self._follow(backoff)
+                except StoreError as error:
+                    if not isinstance(error, StoreDown | StoreBusy):
+                        self._say_trouble(error.message)
+                    self._commands.check_now()
+                except Exception:
+                    self._say_trouble("the group's reader failed and is started again; see the log", exc_info=True)
+                await asyncio.sleep(backoff.next())
+                await self._commands.up.wait()
+        finally:
+            await self._background.end()
+
+    def stalled(self, mono: float) -> bool:
+        """Whether it should have come round by now, the store being up. `mono` in monotonic seconds."""
+        return self.cursor is not None and mono - self._last_turn > STALLED
+
+    async def store_up(self) -> None:
+        await self._commands.up.wait()
 
     def _say_trouble(self, text: str | None, *, exc_info: bool = False) -> None:
         """This keeps broadcasts from everybody; None: nothing does any more."""
         if (text is None) != (self.trouble is None):
-            self.since = time.time()
+            self.since = clock.wall()
         self.trouble = text
         if text is not None:
             self._outage.begin(f"broadcasts are not received: {text}", exc_info=exc_info)
         else:
             self._outage.end("broadcasts are received again")
 
-    async def admit(self, agent: Agent) -> None:
-        """Add an agent: first what it has missed up to where the reader stands, then all that comes."""
-        while self._cursor is not None and agent.name not in self._agents:
-            cursor, since = self._cursor, agent.core.inbox.group or self._cursor
-            if entry_key(since) < entry_key(cursor):
-                reply = await self._commands.call("XRANGE", self._keys.group, f"({since}", cursor)
-                await agent.receive_group(self._broadcasts(reply, []), cursor)
-            if self._cursor == cursor:
-                break
-        self._agents[agent.name] = agent
+    def admit(self, agent: Agent) -> None:
+        """Feed an agent: first what it has missed, then all that comes."""
+        if agent.name not in self._feeds:
+            feed = self._feeds[agent.name] = Feed(agent, self)
+            self._background.start(self._feed(agent.name, feed), f"{agent.name}: broadcasts")
+
+    async def _feed(self, name: str, feed: Feed) -> None:
+        try:
+            await feed.run()
+        finally:
+            if self._feeds.get(name) is feed:
+                del self._feeds[name]
 
     def dismiss(self, name: str) -> None:
-        self._agents.pop(name, None)
+        """Feed this agent no more."""
+        if (feed := self._feeds.pop(name, None)) is not None:
+            feed.close()
+
+    async def fetch(self, since: str, to: str) -> tuple[Sequence[Broadcast], str]:
+        """Broadcasts behind `since`, up to `to` at most, and where they end."""
+        link = await Link.open(self._endpoint)
+        try:
+            raw = await self._read(link, since, block=0.001)
+        finally:
+            await link.close()
+        before = [entry for entry in raw if entry_key(entry[0].decode()) <= entry_key(to)]
+        return self._broadcasts(before, []), before[-1][0].decode() if raw and len(before) == len(raw) else to
+
+    async def _read(self, link: Link, cursor: str, *, block: float = BLOCK) -> RawEntries:
+        """What stands behind the cursor. An entry that is too large to be read is given without its fields."""
+        try:
+            return await link.read(self._keys.group, cursor, self._budget, block=block)
+        except TooLarge:
+            asking = await Link.open(self._endpoint)
+            try:
+                found = await asking.sizes(self._keys.group, cursor, READ_COUNT)
+            finally:
+                await asking.close()
+            if self._budget.known([entry.bytes for entry in found]):
+                raise
+            log.error("an entry of the group is passed by: %d bytes, too large to be read", found[0].bytes)
+            return [(found[0].id.encode(), None)]
 
     @contextlib.contextmanager
     def overheard(self, hear: Callable[[Message], None]) -> Iterator[None]:
@@ -106,7 +154,7 @@ class GroupReader:
         """
         listener = _Listener(hear)
         self._listeners.add(listener)
-        asking = asyncio.create_task(self._begin(listener), name="the group's last entry")
+        asking = self._background.start(self._begin(listener), "the group's last entry")
         try:
             yield
         finally:
@@ -115,56 +163,56 @@ class GroupReader:
 
     async def _begin(self, listener: _Listener) -> None:
         with contextlib.suppress(StoreError):  # then the reader finds it out when it is back
-            newest = await self._commands.call("XREVRANGE", self._keys.group, "+", "-", "COUNT", 1)
-            listener.since = newest[0][0].decode() if newest else "0-0"
+            found = await self._commands.script(counts(self._keys.group))
+            listener.since = found.info.last
 
     async def _follow(self, backoff: Backoff) -> None:
         link = await Link.open(self._endpoint)
         try:
             while True:
+                self._last_turn = clock.mono()
                 info, _ = await link.probe(self._keys.group, "$", 1)
                 self._say_trouble(None)
-                went_back = self._cursor is not None and entry_key(info.last) < entry_key(self._cursor)
+                went_back = self.cursor is not None and entry_key(info.last) < entry_key(self.cursor)
                 for listener in self._listeners:
                     if went_back or listener.since is None:
                         listener.since = info.last
-                if self._cursor is None:
-                    cursors = [agent.core.inbox.group for agent in self._agents.values()]
-                    self._cursor = min((c for c in cursors if c is not None), key=entry_key, default=info.last)
+                if self.cursor is None:
+                    self.cursor = min(
+                        (feed.at for feed in self._feeds.values() if feed.at), key=entry_key, default=info.last
+                    )
                 elif went_back:
-                    self._cursor = "0-0"
-                    await asyncio.gather(*(agent.forget_group() for agent in list(self._agents.values())))
-                while raw := await link.read(self._keys.group, self._cursor, READ_COUNT):
+                    self.cursor = "0-0"
+                    for feed in self._feeds.values():
+                        feed.went_back()
+                while raw := await self._read(link, self.cursor):
+                    self._last_turn = clock.mono()
                     backoff.reset()
-                    await self._hand_out(raw)
+                    self._hand_out(raw)
+                    await asyncio.sleep(0)  # many agents are fed from one read: others have their turn
         finally:
             await link.close()
 
-    async def _hand_out(self, raw: RawEntries) -> None:
-        cursor = raw[-1][0].decode()
+    def _hand_out(self, raw: RawEntries) -> None:
+        self.cursor = cursor = raw[-1][0].decode()
         broadcasts = self._broadcasts(raw, self._listeners)
-        for agent in [agent for agent in self._agents.values() if not agent.held]:
-            self.dismiss(agent.name)  # once its lease is known it is admitted again, with what it has missed
-            self._lost(agent)
-        if broadcasts:
-            await asyncio.gather(*(agent.receive_group(broadcasts, cursor) for agent in list(self._agents.values())))
-        self._cursor = cursor
-        for agent in self._agents.values():
-            agent.wake_waiters()
+        for feed in self._feeds.values():
+            feed.put(broadcasts, cursor)
 
     def _hear_of(self, fields: list[bytes]) -> None:
         """Note who sent a copy: 0.1 programs are in no index, and are found by their traffic."""
         if fields[0] == b"from" and is_name(name := fields[1].decode("ascii", "replace")):
             self._heard(name)
 
-    def has_read(self, newest: Sequence[Any]) -> bool:
-        """Whether the reader has passed the newest entry, as XREVRANGE … COUNT 1 gives it."""
-        return not newest or self._cursor is None or entry_key(self._cursor) >= entry_key(newest[0][0].decode())
+    def has_read(self, agent: Agent, newest: str) -> bool:
+        """Whether the agent has had the newest entry, by its id; empty if there is none."""
+        feed = self._feeds.get(agent.name)
+        return feed is None or feed.has_read(newest)
 
-    def _broadcasts(self, raw: RawEntries, listeners: Collection[_Listener]) -> list[Message | Malformed]:
+    def _broadcasts(self, raw: RawEntries, listeners: Collection[_Listener]) -> list[Broadcast]:
         """The broadcasts among the entries, and what should have been one; the listeners are told of all."""
         limit = self._settings().max_message
-        found: list[Message | Malformed] = []
+        found: list[Broadcast] = []
         for at, fields in raw:
             # Most of the group's traffic is copies of private messages: not decoded unless somebody listens.
             if fields is None:

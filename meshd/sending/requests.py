@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 
 from meshd.core.ledger import derived_id
@@ -20,6 +19,7 @@ from meshd.core.wire import Outgoing
 from meshd.errors import MeshError, OutcomeUnknown
 from meshd.sending.outbox import Outbox
 from meshd.store.waits import Waiters
+from meshd.system import clock
 
 log = logging.getLogger("meshd.requests")
 
@@ -45,14 +45,14 @@ class Requests:
         Raises as `Outbox.send` does, but not `OutcomeUnknown`: the reply will tell. With a reply the caller owes
         `reached`, or `give_up`.
         """
-        started = time.monotonic()
+        started = clock.mono()
         self._asked[out.id] = self._asked.get(out.id, 0) + 1
         try:
             with contextlib.suppress(OutcomeUnknown):
                 receipt = await self._outbox.send(out, min(timeout, _SEND))
                 if receipt.again:
                     await self._outbox.pick_up(out)
-            left = timeout - (time.monotonic() - started)
+            left = timeout - (clock.mono() - started)
             found = await self._waiters.first(self._keys.reply(out.id), left, lambda raw: self._reply(out, raw))
         except asyncio.CancelledError:
             self.give_up(out)
@@ -91,10 +91,10 @@ class Requests:
         first = "-"
         with contextlib.suppress(MeshError):  # with the store gone there is nobody to tell it to
             while (entry := await self._outbox.hang_up(out, first)) is not None:
-                reply = self._reply(out, entry[1])
+                reply = self._reply(out, entry.raw)
                 if reply is not None:
                     return reply
-                first = f"({entry[0]}"
+                first = f"({entry.id}"
         return None
 
     def _reply(self, out: Outgoing, raw: Sequence[bytes]) -> Reply | None:

@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import sys
-import time
 
 from meshd import paths
 from meshd.core.backoff import Backoff
 from meshd.errors import ConfigError
+from meshd.observing.background import Background
 from meshd.observing.outage import Outage
+from meshd.system.clock import mono
 
 log = logging.getLogger("meshd.mcp")
 
@@ -25,7 +26,7 @@ END_TIMEOUT = 3.0  # for passing on the daemon's last words
 STEADY = 60.0  # seconds after which its end is a new trouble, and not the last one again
 
 
-class Gateway:
+class GatewayProcess:
     """Keeps one gateway process alive from the first `open` on, and in later runs of this daemon from the start."""
 
     def __init__(self) -> None:
@@ -36,6 +37,7 @@ class Gateway:
         self._ready = asyncio.Event()
         self._trouble = ""
         self._outage = Outage(log, logging.ERROR)
+        self._background = Background(log)
 
     @property
     def trouble(self) -> str | None:
@@ -49,8 +51,8 @@ class Gateway:
             async with asyncio.timeout(START_TIMEOUT):
                 await self._ready.wait()
         except TimeoutError:
-            why = self._trouble or f"it does not listen after {START_TIMEOUT:g} s"
-            raise ConfigError(f"the MCP gateway was not started: {why}", "meshctl logs") from None
+            self._trouble = self._trouble or f"it does not listen after {START_TIMEOUT:g} s"
+            raise ConfigError(f"the MCP gateway was not started: {self._trouble}", "meshctl logs") from None
         return paths.gateway_socket_path()
 
     async def run(self) -> None:
@@ -61,14 +63,17 @@ class Gateway:
         self._mark_used()
         backoff = Backoff(base=0.2, cap=10.0)
         while True:
-            started = time.monotonic()
+            started = mono()
             try:
                 await self._serve()
             except OSError as error:
                 self._trouble = str(error)
                 self._outage.begin(f"MCP gateway: {error}")
+            except Exception as error:
+                self._trouble = f"it cannot be kept alive ({type(error).__name__}); see the log"
+                self._outage.begin(f"MCP gateway: {self._trouble}", exc_info=True)
             self.restarts += 1
-            if time.monotonic() - started > STEADY:
+            if mono() - started > STEADY:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
 
@@ -92,7 +97,7 @@ class Gateway:
         assert process.stdout is not None
         assert process.stderr is not None
         self.pid = process.pid
-        said = asyncio.create_task(self._pass_on(process.stderr), name="MCP gateway: log")
+        said = self._background.start(self._pass_on(process.stderr), "MCP gateway: log")
         try:
             if await process.stdout.readline() == b"ready\n":
                 self._ready.set()
@@ -111,7 +116,7 @@ class Gateway:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-            await said
+            await asyncio.wait([said])
 
     async def _pass_on(self, stderr: asyncio.StreamReader) -> None:
         """What it says goes into the daemon's log."""

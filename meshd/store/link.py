@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import hiredis
@@ -13,87 +14,46 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from meshd.core.inbox import StreamInfo
-from meshd.errors import StoreBusy, StoreDown, StoreError
+from meshd.core.text import one_line
+from meshd.errors import StoreDown, StoreError
+from meshd.store import replies
+from meshd.store.bounds import BOUND, Budget
 from meshd.store.endpoint import BLOCK, CONNECT_TIMEOUT, SOCKET_TIMEOUT, Endpoint
+from meshd.store.refusals import translate
+from meshd.store.replies import Garbled, RawEntries
+from meshd.store.scripts.leases import counts
+from meshd.store.scripts.peeking import Size, sizes
 
-# Replies that mean "not now": the command did nothing, and the same one may succeed later. redis-py has a
-# class for some of them and cuts their first word off; the others are known by that word.
-_BUSY = (rx.OutOfMemoryError, rx.ClusterDownError, rx.TryAgainError)
-_BUSY_WORDS = ("MISCONF", "NOREPLICAS", "BUSY", "LOADING", "OOM", "CLUSTERDOWN", "TRYAGAIN")
-# What an access list forbids within a script comes without a code of its own, Redis 7.0 and then newer ones; and EXEC.
-_FORBIDDEN_WITHIN = (
-    "The user executing the script can't",
-    "ACL failure in script",
-    "Transaction discarded because of: NOPERM",
-)
-# Replies that mean "not here": ask the endpoint again.
-_ELSEWHERE = (rx.MovedError, rx.AskError, rx.MasterDownError)
-
-RawEntries = list[tuple[bytes, list[bytes] | None]]
-
-
-class Moved(StoreBusy):
-    """This server is not the one that takes our writes (any more)."""
-
-
-class Unauthorized(StoreDown):
-    """It wants an account, or refuses ours."""
-
-
-class Forbidden(StoreError):
-    """The account that we use may not do this."""
-
-
-def translate(error: BaseException) -> StoreError:
-    """A redis-py error as ours: a sentence, and what to do next."""
-    text = str(error).strip() or type(error).__name__
-    if isinstance(error, rx.BusyLoadingError):
-        return StoreBusy("the store is loading its data", "it will answer when it has; nothing is needed")
-    if isinstance(error, rx.AuthenticationError | rx.AuthorizationError) or text.startswith(("NOAUTH", "WRONGPASS")):
-        return Unauthorized(
-            "the store wants a user name and a password, or refuses the ones given",
-            "put them into the URL (redis://USER:PASSWORD@HOST), best through AGENT_MESH_REDIS_URL_FILE",
-        )
-    if isinstance(error, rx.NoPermissionError) or text.startswith(_FORBIDDEN_WITHIN):
-        what = f"the store's access list refuses this account: {text}"
-        return Forbidden(what, "meshctl doctor names what is to be granted")
-    if isinstance(error, rx.ReadOnlyError):
-        return Moved("the store is a read-only replica", "point redis_url at the master, or use redis+sentinel://")
-    if isinstance(error, _ELSEWHERE):
-        return Moved(f"the store sends us elsewhere: {text}", "use redis+cluster:// or redis+sentinel://")
-    if isinstance(error, _BUSY) or text.split(" ", 1)[0] in _BUSY_WORDS:
-        return StoreBusy(f"the store refuses writes for now: {text}", "meshctl doctor names what mends it")
-    if isinstance(error, rx.TimeoutError | TimeoutError):
-        return StoreDown("the store does not answer in time", "is it stopped or overloaded?")
-    if isinstance(error, ResponseError):
-        return StoreError(f"the store refused: {text}", "is it Redis 7.0+ or Valkey 7.2+?")
-    if isinstance(error, rx.ConnectionError | OSError):
-        return StoreDown(f"no connection to the store: {text}", "start it; the mesh goes on by itself")
-    # hiredis raises its own error for a peer that does not speak the protocol.
-    return StoreDown(f"what answers there is not a Redis store: {text}", "correct redis_url")
+log = logging.getLogger("meshd.store")
 
 
 class Link:
-    """An open connection. After any `StoreDown` or `Moved` it is closed, and a new one is needed."""
+    """An open connection. After `StoreDown`, `Redirected` or `TooLarge` it is closed, and a new one is needed."""
 
     def __init__(self, connection: AbstractConnection) -> None:
         self._connection = connection
 
     @classmethod
-    async def open(cls, endpoint: Endpoint) -> Link:
-        """Connect, authenticate, select. Raises `StoreError`."""
-        connection = await endpoint.connection()
-        try:
-            async with asyncio.timeout(2 * CONNECT_TIMEOUT):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            await connection.disconnect(nowait=True)
-            raise _translate_connect(error, endpoint.shown) from None
+    async def open(cls, endpoint: Endpoint, *, first: bool = False, bound: int = BOUND) -> Link:
+        """Connect, authenticate, select. Raises `StoreError`.
+
+        Many that connect at once wait for each other; not who comes `first`. `bound`: bytes of a reply.
+        """
+        async with endpoint.slots.turn(first=first):
+            connection = await endpoint.connection(bound)
+            try:
+                async with asyncio.timeout(2 * CONNECT_TIMEOUT):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+            except Exception as error:
+                await _disconnect(connection)
+                raise _translate_connect(_expected(error), endpoint.shown) from None
+            except BaseException:
+                await _disconnect(connection)
+                raise
         return cls(connection)
 
     async def close(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            await self._connection.disconnect(nowait=True)
+        await _disconnect(self._connection)
 
     async def call(self, *command: Any, timeout: float = SOCKET_TIMEOUT) -> Any:
         """One command, one reply. A reply that is an error is raised as `StoreError`."""
@@ -108,77 +68,111 @@ class Link:
         Raises `StoreDown` when the connection broke: then any of the commands may have been carried out.
         """
         connection = self._connection
-        replies: list[Any] = []
+        found: list[Any] = []
+        # hiredis packs in C; redis-py's own packing is a third of the cost of a send.
+        packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
         try:
             self._check_open()
-            # hiredis packs in C; redis-py's own packing is a third of the cost of a send.
-            packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
             # One clock for the batch, and none of redis-py's: its own `timeout` gives None for a late reply, and
             # the next command would then be answered with it.
             async with asyncio.timeout(timeout):
                 await connection.send_packed_command(packed, check_health=False)
                 for _ in commands:
                     try:
-                        replies.append(await connection.read_response())
+                        found.append(await connection.read_response())
                     except ResponseError as error:
-                        replies.append(error if isinstance(error, NoScriptError) else translate(error))
-        except (RedisError, OSError, TimeoutError) as error:
+                        found.append(error if isinstance(error, NoScriptError) else translate(error))
+        except Exception as error:
             await self.close()
-            raise translate(error) from None
+            raise translate(_expected(error)) from None
         except asyncio.CancelledError:
             # Half a reply may be on the wire: the connection cannot be used again.
             await self.close()
             raise
-        return replies
+        return found
 
     def _check_open(self) -> None:
-        """Raises `ConnectionError` if the connection was lost: asyncio before 3.13.1 falls over a write to it."""
-        writer = self._connection._writer
-        if writer is not None and writer.transport.is_closing():
+        """Raises `ConnectionError` if the connection was lost: redis-py would open it again by itself, with nobody
+        knowing, and asyncio before 3.13.1 falls over a write to it.
+        """
+        # redis-py has no public way to its transport; where this one is gone, the write finds out, on a newer Python.
+        transport = getattr(getattr(self._connection, "_writer", None), "transport", None)
+        if not self._connection.is_connected or (transport is not None and transport.is_closing()):
             raise rx.ConnectionError("the connection was lost")
 
-    async def read(self, stream: str, cursor: str, count: int, *, block: float = BLOCK) -> RawEntries:
-        """Entries behind the cursor, waiting up to `block` seconds for the first. Empty when none came."""
-        milliseconds = max(1, int(block * 1000))
-        reply = await self.call("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS", stream, cursor)
-        return _entries(reply)
+    async def read(self, stream: str, cursor: str, count: int | Budget, *, block: float = BLOCK) -> RawEntries:
+        """Entries behind the cursor, waiting up to `block` seconds for the first. Empty when none came.
 
-    async def probe(self, stream: str, cursor: str, count: int) -> tuple[StreamInfo, RawEntries]:
-        """The stream's counts and what is behind the cursor, at one moment (MULTI)."""
-        replies = await self.batch(
-            [("MULTI",), ("XINFO", "STREAM", stream), ("XREAD", "COUNT", count, "STREAMS", stream, cursor), ("EXEC",)]
-        )
-        for reply in replies:  # the first error is the reason, EXEC's only says that there was one
-            if isinstance(reply, StoreError):
-                raise reply
-        info, entries = replies[-1]
-        if isinstance(entries, RedisError):
-            raise translate(entries)
-        if isinstance(info, RedisError):
-            if "no such key" in str(info):
-                return StreamInfo(), []
-            raise translate(info)
-        return _info(info), _entries(entries)
+        `count` of them at most; a `Budget` learns from what came. Raises `StoreError`, `TooLarge` of them.
+        """
+        milliseconds, most = max(1, int(block * 1000)), count if isinstance(count, int) else count.count
+        reply = await self.call("XREAD", "COUNT", most, "BLOCK", milliseconds, "STREAMS", stream, cursor)
+        async with self._taking_apart():
+            found = replies.read_entries(reply)
+        if isinstance(count, Budget):
+            count.took(found)
+        return found
+
+    async def probe(self, stream: str, cursor: str, count: int | Budget) -> tuple[StreamInfo, RawEntries]:
+        """The stream's counts and what is behind the cursor, at one moment (MULTI).
+
+        The counts by a script: XINFO's own answer has the first and the last entry in it, however large they are.
+        """
+        most = count if isinstance(count, int) else count.count
+        asked = counts(stream)
+        script = ("EVAL", asked.script.source, *asked.command()[2:])
+        answers = await self.batch([("MULTI",), script, ("XREAD", "COUNT", most, "STREAMS", stream, cursor), ("EXEC",)])
+        for answer in answers:  # the first error is the reason, EXEC's only says that there was one
+            if isinstance(answer, StoreError):
+                raise answer
+        async with self._taking_apart():
+            info, entries = replies.row(answers[-1], object, object, wanted="two answers")
+            if isinstance(entries, RedisError):
+                raise translate(entries)
+            if isinstance(info, RedisError):
+                raise translate(info)
+            facts, found = asked.script.read(info).info, replies.read_entries(entries)
+        if isinstance(count, Budget):
+            count.took(found)
+        return facts, found
+
+    async def sizes(self, stream: str, cursor: str, count: int) -> list[Size]:
+        """Ids and sizes of up to `count` entries behind the cursor, whose contents stay in the store.
+
+        What comes behind one of many megabytes is not among them.
+        """
+        invocation = sizes(stream, cursor, count)
+        reply = await self.call("EVAL", invocation.script.source, *invocation.command()[2:])
+        async with self._taking_apart():
+            return invocation.script.read(reply)
+
+    @contextlib.asynccontextmanager
+    async def _taking_apart(self) -> AsyncIterator[None]:
+        """Who answers in the shape of something else is not asked again."""
+        try:
+            yield
+        except Garbled:
+            await self.close()
+            raise
 
 
-def _translate_connect(error: BaseException, shown: str) -> StoreError:
+async def _disconnect(connection: AbstractConnection) -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await connection.disconnect(nowait=True)
+
+
+def _expected(error: Exception) -> Exception:
+    """The error itself. What redis-py does not mean to raise is kept for whoever looks for its cause.
+
+    It takes apart what it is told when it connects, and the errors that it is sent, and trips over what no store says.
+    """
+    if not isinstance(error, RedisError | StoreError | OSError | TimeoutError):
+        log.debug("redis-py fell over an answer", exc_info=error)
+    return error
+
+
+def _translate_connect(error: Exception, shown: str) -> StoreError:
     ours = translate(error)
     if ours.message.startswith("no connection") or ours.message.startswith("the store does not"):
-        return StoreDown(f"the store {shown} is out of reach: {str(error) or 'no answer in time'}", ours.hint)
+        return StoreDown(f"the store {shown} is out of reach: {one_line(str(error)) or 'no answer in time'}", ours.hint)
     return ours
-
-
-def _entries(reply: Any) -> RawEntries:
-    if not reply:
-        return []
-    return [(entry_id, fields) for entry_id, fields in reply[0][1]]
-
-
-def _info(reply: list[Any]) -> StreamInfo:
-    facts: dict[bytes, Any] = dict(zip(reply[::2], reply[1::2], strict=True))
-    return StreamInfo(
-        length=facts[b"length"],
-        # Missing before 7.0 and on some stores that speak the protocol: then loss cannot be counted.
-        added=facts.get(b"entries-added", facts[b"length"]),
-        last=facts[b"last-generated-id"].decode(),
-    )

@@ -12,11 +12,21 @@ from typing import TypeVar
 
 from meshd.core.backoff import Backoff
 from meshd.errors import StoreError
+from meshd.store.bounds import TooLarge
 from meshd.store.endpoint import BLOCK, Endpoint
 from meshd.store.link import Link
 
 _WARM = 4
 Found = TypeVar("Found")
+
+
+class _Place:
+    """How far a wait has looked. `has_large`: behind that is an entry that is too large to be read."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.last = "0-0"
+        self.has_large = False
 
 
 class Waiters:
@@ -33,30 +43,35 @@ class Waiters:
 
         None after `timeout` seconds. Outlives a store outage.
         """
-        backoff = Backoff()
+        backoff, place = Backoff(), _Place(stream)
         try:
             async with asyncio.timeout(timeout) as limit:
                 while True:
                     try:
                         link = self._idle.pop() if self._idle else await Link.open(self._endpoint)
-                        return await self._wait(link, stream, limit.when(), accept)
+                        return await self._wait(link, place, limit.when(), accept)
+                    except TooLarge:
+                        place.has_large = True
                     except StoreError:
                         await asyncio.sleep(backoff.next())
         except TimeoutError:
             return None
 
     async def _wait(
-        self, link: Link, stream: str, until: float | None, accept: Callable[[Sequence[bytes]], Found | None]
+        self, link: Link, place: _Place, until: float | None, accept: Callable[[Sequence[bytes]], Found | None]
     ) -> Found:
-        clock, last = asyncio.get_running_loop().time, "0-0"
+        clock = asyncio.get_running_loop().time
+        if place.has_large:  # nothing that is waited for is so large
+            sizes = await link.sizes(place.stream, place.last, 1)
+            place.last, place.has_large = (sizes[0].id if sizes else place.last), False
         while True:
             left = BLOCK if until is None else until - clock()
             # A little shorter than the deadline, so that the wait ends with a reply and the link is kept.
-            for at, raw in await link.read(stream, last, 1, block=min(BLOCK, max(0.001, left - 0.005))):
+            for at, raw in await link.read(place.stream, place.last, 1, block=min(BLOCK, max(0.001, left - 0.005))):
                 if (found := accept(raw or [])) is not None:
                     await self._keep(link)
                     return found
-                last = at.decode()
+                place.last = at.decode()
             if until is not None and until - clock() < 0.01:
                 await self._keep(link)
                 raise TimeoutError

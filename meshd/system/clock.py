@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from meshd.core.clock import Mono, Wall
+from meshd.core.clock import Mono, Wall
+from meshd.core.lease import Now
 
 
 def wall() -> Wall:
-    return time.time()  # type: ignore[return-value]
+    return Wall(time.time())
 
 
 def mono() -> Mono:
-    return time.monotonic()  # type: ignore[return-value]
+    return Mono(time.monotonic())
+
+
+def now() -> Now:
+    """This moment, by both."""
+    return Now(wall(), mono())

@@ -1,12 +1,21 @@
-"""The other end of a connected Unix socket: who it is, and whether it is still there."""
+"""The other end of a connected socket, as far as the kernel knows: who it is, whether it is still there, and how
+much of what it was sent it has not taken yet.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import select
 import socket
 import struct
 import sys
+import termios
+
+_NO_BYTES = b"\0" * struct.calcsize("i")
+# tcp_states.h: TCP_ESTABLISHED, and TCP_CLOSE_WAIT, in which the other end has closed its own half in order.
+_TCP_WELL = (1, 8)
 
 
 def peer_uid(connected: socket.socket) -> int | None:
@@ -35,3 +44,22 @@ def has_gone(fd: int) -> bool:
     except OSError:
         return True
     return False
+
+
+def untaken(fd: int) -> int:
+    """Bytes that were sent and that the other end has not taken yet; 0 where the kernel does not tell.
+
+    A Unix socket: what the peer has not read (SIOCOUTQ, unix(7)). TCP: what its machine has not acknowledged (tcp(7)).
+    """
+    if sys.platform != "linux":
+        return 0
+    with contextlib.suppress(OSError):
+        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, _NO_BYTES))[0])
+    return 0
+
+
+def tcp_is_well(connection: socket.socket) -> bool:
+    """Whether a TCP connection was neither reset nor lost; True where the kernel does not tell (TCP_INFO, tcp(7))."""
+    if sys.platform != "linux":
+        return True
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _TCP_WELL

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 from meshd.core.message import Message
-from meshd.core.wake import GATHER, Ladder, Worked
+from meshd.core.wake import Ladder
 from meshd.observing.events import EventHub
+from meshd.system.clock import mono, wall
 
 log = logging.getLogger("meshd.wake")
 
@@ -31,25 +31,25 @@ class Waker:
         self._bells: dict[str, Bell] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rung = ""  # the line of the last ring
-        self._worked: Worked | None = None  # the ladder's, in wall seconds
         self._closed = False
 
-    def mail(self) -> None:
-        self.ladder.mail(time.monotonic())
+    def mail(self, *, awaited: bool = False) -> None:
+        """New unread mail, or a reminder of some. `awaited`: somebody waits for it, and may read it by himself."""
+        self.ladder.mail(mono(), awaited=awaited)
         self._wind()
 
     def read(self, left: int) -> None:
-        before = self.ladder.worked
-        self.ladder.read(left, time.monotonic())
-        if self.ladder.worked is not None and self.ladder.worked is not before:
-            self._worked = self.ladder.worked._replace(at=time.time())
+        self.ladder.read(left, mono(), wall())
         self._wind()
 
-    def arm(self, rung: str, bell: Bell, wait: float = GATHER) -> None:
-        """Ring this rung with that bell from now on; an earlier bell of the rung is forgotten."""
+    def arm(self, rung: str, bell: Bell, wait: float) -> None:
+        """Ring this rung with that bell from now on; an earlier bell of the rung is forgotten.
+
+        `wait`: seconds for which mail that waits for a rung goes on waiting.
+        """
         self._bells[rung] = bell
         self._find()
-        self.ladder.arm(rung, time.monotonic(), wait)
+        self.ladder.arm(rung, mono(), wait)
         self._wind()
 
     def disarm(self, rung: str, bell: Bell | None = None, why: str | None = None) -> None:
@@ -57,24 +57,24 @@ class Waker:
         if rung not in self._bells or (bell is not None and self._bells[rung] != bell):
             return
         del self._bells[rung]
-        self.ladder.disarm(rung, time.monotonic(), why)
+        self.ladder.disarm(rung, mono(), why)
         if why is not None:
             log.warning("%s: the %s rung failed: %s", self._name, rung, why)
             self._events.publish("wake.failed", agent=self._name, rung=rung, why=why)
         self._wind()
 
     def stepped(self) -> None:
-        self.ladder.stepped(time.monotonic())
+        self.ladder.stepped(mono())
         self._wind()
 
     def rested(self) -> None:
-        self.ladder.rested(time.monotonic())
+        self.ladder.rested(mono())
         self._wind()
 
     def anew(self) -> None:
         """Another reader goes by this name now, or the one that did has gone: nobody was told of anything."""
         self._find()
-        self.ladder.anew(time.monotonic())
+        self.ladder.anew(mono())
         self._wind()
 
     def tell(self) -> str | None:
@@ -88,7 +88,7 @@ class Waker:
             self.ladder.heard()
 
     def line(self) -> str:
-        """Who and how many; never a word of theirs."""
+        """Who and how many are unread at this moment; never a word of theirs."""
         unread = self._unread()
         senders = sorted({message.sender for message in unread})
         more = f" and {len(senders) - SHOWN_SENDERS} more" if len(senders) > SHOWN_SENDERS else ""
@@ -102,21 +102,21 @@ class Waker:
     def summary(self) -> dict[str, Any]:
         """How the agent is woken: what is armed, what rings, what worked last, what failed, since when mail waits."""
         self._find()
-        ladder, now = self.ladder, time.monotonic()
+        ladder, now = self.ladder, mono()
         since = ladder.waiting_since
         return {
             "armed": ladder.ladder(),
             "ringing": None if ladder.rung in ladder.failed else ladder.rung,
             "busy": ladder.busy(now),
-            "waiting_since": None if since is None else time.time() - (now - since),
-            "worked": None if self._worked is None else self._worked._asdict(),
+            "waiting_since": None if since is None else wall() - (now - since),
+            "worked": None if ladder.worked is None else ladder.worked._asdict(),
             "failed": dict(ladder.failed),
         }
 
     def _find(self) -> None:
         """Mail of an earlier run waits, too."""
         if self.ladder.waiting_since is None and self._unread():
-            self.ladder.found(time.monotonic())
+            self.ladder.found(mono())
 
     def _wind(self) -> None:
         if self._timer is not None:
@@ -124,11 +124,11 @@ class Waker:
             self._timer = None
         due = None if self._closed else self.ladder.next_due()
         if due is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._on_timer)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - mono()), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        rung = self.ladder.tick(time.monotonic())
+        rung = self.ladder.tick(mono())
         self._wind()  # first: whatever a bell does, there is a next step
         if rung is not None and self._unread():
             self._rung = line = self.line()

@@ -16,7 +16,8 @@ import redis.asyncio
 
 from meshd.commands.table import COMMANDS
 from meshd.core.names import Keys
-from meshd.store.commands import SCRIPTS
+from meshd.core.wire import Outgoing
+from meshd.store.scripts import sending
 from tests.bench.figures import milliseconds, row
 from tests.helper import Home, Rpc, Store, a_home, program, wait_until
 
@@ -149,33 +150,16 @@ def pipelined(folder: Path) -> None:
 async def _raw_sends(store: Store) -> float:
     keys = Keys("raw")
     client = redis.asyncio.Redis(unix_socket_path=store.socket, protocol=2)
-    script = SCRIPTS["send"]
-    await client.script_load(script.source)
+    await client.script_load(sending.SEND.source)
     started = time.perf_counter()
     for first in range(0, PIPELINED, BATCH):
         pipeline = client.pipeline(transaction=False)
         for k in range(first, first + BATCH):
             message_id = f"{time.perf_counter_ns():024x}{k:08x}"
-            names = [
-                *(keys.inbox("bob"), keys.group, keys.dedupe(message_id), keys.rate("alice", "bob"), keys.audit),
-                *(keys.count("sid", "alice", "bob"), keys.registry("bob"), keys.lease("bob")),
-            ]
-            args: list[str | int] = [
-                message_id,
-                1000000,
-                10,
-                0,
-                2000,
-                600,
-                0,
-                0,
-                "alice",
-                "bob",
-                f"message {k}",
-                "1.0",
-                "5d",
-            ]
-            pipeline.evalsha(script.digest, len(names), *names, *args)
+            out = Outgoing(message_id, "alice", "bob", f"message {k}", private=True)
+            gate = sending.Gate(1_000_000, enforce=False)
+            call = sending.send(keys, out, sid="5d", floor=0, gate=gate, digest="0" * 16, ts=1.0)
+            pipeline.execute_command(*call.command())
         await pipeline.execute()
     seconds = time.perf_counter() - started
     await client.aclose()

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from meshd.core import records
-from meshd.core.agent import AgentCore, Effect, Journal, Quarantine
+from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
+from meshd.core.effects import Commit, Effect, Quarantine
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import decode, entry_key
 from meshd.core.names import Keys
@@ -95,7 +97,7 @@ class Machine:
         try:
             for effect in decide():
                 self._boundary()
-                if isinstance(effect, Journal):
+                if isinstance(effect, Commit):
                     self._commit(effect.records)
                 self.done.append(effect)
             self._boundary()
@@ -136,7 +138,7 @@ class Machine:
 
     # --- the reader, with the daemon's rules for when to ask for the counts ---
 
-    def read(self, stream: Stream, now: float, crash: int | None = None) -> None:
+    def read(self, stream: Stream, now: Wall, crash: int | None = None) -> None:
         """One read of the stream."""
         self.caught_up = False
         cursor = self.core.inbox.position.at
@@ -153,7 +155,7 @@ class Machine:
             self.probe = full or went_back or (info is None and not raw)
             self.caught_up = info is not None and not full and not went_back
 
-    def catch_up(self, stream: Stream, now: float) -> None:
+    def catch_up(self, stream: Stream, now: Wall) -> None:
         """Read until there is nothing more, and the counts say so."""
         for _ in range(2 + stream.added):
             self.probe = True

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from meshd.core import records
-from meshd.core.agent import AgentCore, CheckLease, Pong, Wake
+from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
+from meshd.core.effects import CheckLease, Pong, Wake
 from meshd.core.inbox import SEEN_WINDOW, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
@@ -22,7 +24,7 @@ from tests.core.model import KEYS, LIMIT, MAXLEN, Fields, Machine, Stream, field
 
 crashes = st.none() | st.integers(0, 5)
 senders = st.sampled_from(["alice", "carol"])
-NOW = 1_700_000_000.0
+NOW = Wall(1_700_000_000.0)
 
 
 class InboxMachine(RuleBasedStateMachine):
@@ -153,7 +155,7 @@ class InboxMachine(RuleBasedStateMachine):
         self.check_lost()
 
     def check_lost(self) -> None:
-        assert self.bob.core.inbox.lost_total == len(self.lost)
+        assert self.bob.core.inbox.losses.total == len(self.lost)
 
     @invariant()
     def nothing_read_comes_back(self) -> None:
@@ -207,7 +209,7 @@ class RollbackMachine(InboxMachine):
 
     def check_lost(self) -> None:
         """Fewer may be counted, as an old program's messages leave no trace; never more than were taken."""
-        assert self.bob.core.inbox.lost_total <= len(self.lost)
+        assert self.bob.core.inbox.losses.total <= len(self.lost)
 
 
 InboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -255,7 +257,7 @@ def test_what_a_rollback_took_is_counted_exactly_by_the_senders_counts(history: 
     for sender in ("alice", "carol"):
         send(sender)
     read()
-    assert bob.core.inbox.lost_total == sum(counts.values()) - len(received)
+    assert bob.core.inbox.losses.total == sum(counts.values()) - len(received)
 
 
 @settings(max_examples=60, deadline=None)
@@ -299,7 +301,7 @@ def test_a_trim_explains_no_loss_that_comes_after_it(history: list[str]) -> None
         else:
             send(what)
     all_write()
-    assert bob.core.inbox.lost_total == raw + sum(counts.values()) - len(received)
+    assert bob.core.inbox.losses.total == raw + sum(counts.values()) - len(received)
 
 
 @settings(max_examples=60, deadline=None)
@@ -334,7 +336,7 @@ def test_trims_explain_the_gaps_of_all_senders_together(data: st.DataObject, tri
     for sender in data.draw(st.permutations(everybody)):
         send(sender)
         bob.catch_up(stream, NOW)
-    assert bob.core.inbox.lost_total == gone + beyond
+    assert bob.core.inbox.losses.total == gone + beyond
 
 
 def test_the_credit_of_an_older_journal_is_everybody_s_until_they_write() -> None:
@@ -348,11 +350,11 @@ def test_the_credit_of_an_older_journal_is_everybody_s_until_they_write() -> Non
             core.apply(records.Batch(counts=old["counts"]))  # type: ignore[arg-type]
             core.apply(records.Batch(explained=3))
         receive(core, text("a", sid="5e", n="4"))
-        assert core.inbox.lost_total == 0
+        assert core.inbox.losses.total == 0
         receive(core, text("b", sid="5e", n="6"))
-        assert core.inbox.lost_total == 1
+        assert core.inbox.losses.total == 1
         receive(core, fields(from_="carol", msg="hi", ts="1", id="c", sid="5e", n="6"))
-        assert core.inbox.lost_total == 1 + 3
+        assert core.inbox.losses.total == 1 + 3
 
 
 @settings(max_examples=60, deadline=None)
@@ -370,7 +372,7 @@ def test_a_trimmed_message_is_counted_once_whoever_counts(bursts: list[tuple[int
         if then_read:
             bob.read(stream, NOW)
     bob.catch_up(stream, NOW)
-    assert bob.core.inbox.lost_total == lost
+    assert bob.core.inbox.losses.total == lost
     told = [line for line in bob.lines if line.startswith("⚠ LOST")]
     assert sum(int(line.split()[2]) for line in told) == lost
 
@@ -393,7 +395,7 @@ def text(message_id: str, **more: str) -> Fields:
 def test_a_bad_entry_does_not_stop_those_behind_it() -> None:
     """It is kept aside and told of, once, and the next message is delivered in the same step."""
     core = AgentCore("bob", KEYS)
-    assert receive(core, fields(from_="alice", msg=b"\xff"), text("a")) == ["Quarantine", "Journal", "Wake"]
+    assert receive(core, fields(from_="alice", msg=b"\xff"), text("a")) == ["Quarantine", "Commit", "Wake"]
     assert list(core.inbox.unread) == ["a"]
     assert "q:1-0" in core.inbox.seen
 
@@ -418,7 +420,7 @@ def test_a_quarantined_entry_is_not_lost_as_well(spoilt: dict[str, str | bytes],
     else:
         receive(core, *entries)
     assert list(core.inbox.unread) == ["m1", "m5"]
-    assert core.inbox.lost_total == 2
+    assert core.inbox.losses.total == 2
 
 
 def test_a_quarantined_entry_is_not_quarantined_again() -> None:
@@ -440,14 +442,14 @@ def test_a_bad_broadcast_and_a_bad_message_of_the_same_millisecond_are_both_told
     core = AgentCore("bob", KEYS)
     receive(core, fields(from_="alice", ts="1"))
     effects = core.receive_group([Malformed("1-0", "no text", ())], "1-0", NOW)
-    assert [type(effect).__name__ for effect in effects] == ["Quarantine", "Journal"]
+    assert [type(effect).__name__ for effect in effects] == ["Quarantine", "Commit"]
 
 
 def test_a_re_ping_of_an_unread_message_wakes_and_adds_nothing() -> None:
     """Of one that was read, it is a message like any other: the text must reach the agent again."""
     core = AgentCore("bob", KEYS)
     receive(core, text("a"))
-    assert receive(core, text("r1", about="a")) == ["Journal", "Wake"]
+    assert receive(core, text("r1", about="a")) == ["Commit", "Wake"]
     assert list(core.inbox.unread) == ["a"]
     for record in core.mark_read(["a"])[0].records:  # type: ignore[union-attr]
         core.apply(record)
@@ -496,10 +498,10 @@ def test_what_was_received_is_not_lost_when_a_stream_that_went_back_is_trimmed()
     for k in range(MAXLEN):
         stream.add(text(f"n{k}"))
     bob.catch_up(stream, NOW)
-    assert bob.core.inbox.lost_total == 0
+    assert bob.core.inbox.losses.total == 0
     stream.add(text("last"))
     bob.catch_up(stream, NOW)
-    assert bob.core.inbox.lost_total == 0
+    assert bob.core.inbox.losses.total == 0
     assert len(bob.core.inbox.unread) == 8 + 1 + MAXLEN + 1
 
 
@@ -536,7 +538,7 @@ def test_what_is_trimmed_where_a_name_goes_on_is_told() -> None:
     del stream.entries[:-1]
     here.execute(lambda: here.core.move(there.core.read_record()))
     here.catch_up(stream, NOW)
-    assert (list(here.core.inbox.unread), here.core.inbox.lost_total) == (["m5"], 2)
+    assert (list(here.core.inbox.unread), here.core.inbox.losses.total) == (["m5"], 2)
 
 
 def test_pings_are_answered_and_old_ones_are_not() -> None:
@@ -558,7 +560,7 @@ def test_the_wake_names_the_senders_of_what_is_new() -> None:
     decoded = [decode(b"1-0", text("a"), KEYS, LIMIT)]
     assert Wake(frozenset({"alice"})) in core.receive(decoded, "1-0", NOW)
     receive(core, text("a"))
-    assert receive(core, text("a")) == ["Journal"]
+    assert receive(core, text("a")) == ["Commit"]
 
 
 def test_a_broadcast_on_a_private_stream_is_a_private_message() -> None:
@@ -607,12 +609,12 @@ def test_a_loss_on_the_private_stream_does_not_hide_one_of_broadcasts() -> None:
     """What trimming took from the private stream explains no gap in the group."""
     core = AgentCore("bob", KEYS)
     receive(core, text("z"), info=StreamInfo(1, 6, "1-0"))
-    assert core.inbox.lost_total == 5
+    assert core.inbox.losses.total == 5
     for at, n in ((1, 1), (2, 5)):
         for effect in core.receive_group([group_entry(at, f"m{n}", sid="5e", n=str(n))], f"{at}-0", NOW):
             for record in getattr(effect, "records", ()):
                 core.apply(record)
-    assert core.inbox.lost_total == 5 + 3
+    assert core.inbox.losses.total == 5 + 3
 
 
 def test_more_ids_are_remembered_than_a_stream_holds() -> None:
@@ -737,7 +739,7 @@ class MovingMachine(RuleBasedStateMachine):
         while self.group.read(self.bob.core.inbox.group or "0-0", 1):
             self.receive_group()
         assert set(self.bob.core.inbox.unread) | set(self.read) == self.sent
-        assert self.bob.core.inbox.lost_total == 0
+        assert self.bob.core.inbox.losses.total == 0
 
     @rule()
     def move_when_all_is_read(self) -> None:
@@ -747,7 +749,7 @@ class MovingMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert self.bob.core.inbox.lost_total == 0
+        assert self.bob.core.inbox.losses.total == 0
 
     @invariant()
     def nothing_is_read_twice(self) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.core.names import Keys
-from meshd.core.wire import DEDUPE_TTL, GATE_WINDOW, MAXLEN
-from meshd.store.commands import SCRIPTS
+from meshd.core.wire import GATE_WINDOW, Outgoing
+from meshd.store.scripts import answers, leases, sending
+from meshd.store.scripts.script import Invocation
 from tests.helper import Store
+
+T = TypeVar("T")
 
 examples = itertools.count()
 names = st.sampled_from(["alice", "bob"])
@@ -22,8 +25,9 @@ targets = st.sampled_from(["carol", "*"])
 KEPT = ("group", "gate:audit", "presence")  # and the streams to_*: all others expire
 
 
-def run(client: redis.Redis, script: str, keys: list[str], args: list[Any]) -> Any:
-    return client.eval(SCRIPTS[script].source.decode(), len(keys), *keys, *args)
+def run(client: redis.Redis, invocation: Invocation[T]) -> T:
+    script, keys, args = invocation
+    return script.read(client.eval(script.source.decode(), len(keys), *keys, *args))
 
 
 def assert_all_expires(client: redis.Redis, keys: Keys) -> None:
@@ -41,7 +45,7 @@ class Sends:
         self.client, self.keys, self.limit, self.enforce = client, keys, limit, enforce
         self.incarnation = incarnation
         self.rate: Counter[tuple[str, str]] = Counter()
-        self.entry: dict[str, bytes] = {}  # id -> entry id, as long as it is remembered
+        self.entry: dict[str, str] = {}  # id -> entry id, as long as it is remembered
         self.said: dict[str, tuple[str, str]] = {}  # id -> what was sent under it
         self.private: dict[str, list[str]] = {}
         self.group: list[tuple[str, str]] = []
@@ -51,11 +55,11 @@ class Sends:
     def send(self, message_id: str, sender: str, target: str, private: bool, gated: bool) -> None:
         """Send, and compare all that the script says with the model."""
         verdict, entry, n, held, rate, left = self._call(message_id, sender, target, private, gated)
-        assert held == 0
+        assert not held
         pair = (sender, target)
         if message_id in self.entry:
             same = self.said[message_id] == pair
-            assert (verdict, entry, n) == (b"again" if same else b"other", self.entry[message_id], 0)
+            assert (verdict, entry, n) == ("again" if same else "other", self.entry[message_id], 0)
             return
         over = False
         if gated:
@@ -66,37 +70,25 @@ class Sends:
             assert rate == self.rate[pair]
             assert 0 < left <= GATE_WINDOW
         if over and self.enforce:
-            assert (verdict, entry, n) == (b"denied", b"", 0)
+            assert (verdict, entry, n) == ("denied", "", 0)
             return
         self.count[pair] += 1
-        assert (verdict, n) == (b"sent", self.count[pair])
+        assert (verdict, n) == ("sent", self.count[pair])
         self.entry[message_id], self.said[message_id] = entry, pair
         if target != "*":
             self.private.setdefault(target, []).append(message_id)
         if target == "*" or not private:
             self.group.append((message_id, target))
 
-    def _call(self, message_id: str, sender: str, target: str, private: bool, gated: bool, floor: int = 0) -> Any:
-        keys, broadcast = self.keys, target == "*"
-        script_keys = [
-            keys.group if broadcast else keys.inbox(target),
-            keys.group,
-            keys.dedupe(message_id),
-            keys.rate(sender, target),
-            keys.audit,
-            keys.count(self.incarnation, sender, target),
-            keys.registry(target),
-            keys.lease(target),
-        ]
-        copy = 0 if private or broadcast else 1
-        limit = self.limit if gated else 0
-        args = [message_id, limit, GATE_WINDOW, int(self.enforce), MAXLEN, DEDUPE_TTL, floor, copy]
-        text = "text " * 100
+    def _call(
+        self, message_id: str, sender: str, target: str, private: bool, gated: bool, floor: int = 0
+    ) -> sending.SendResult:
+        out = Outgoing(message_id, sender, target, "text " * 100, private, ("re", "x"), gated)
+        gate = sending.Gate(self.limit, self.enforce)
+        digest = f"d{sender}{target}"
         return run(
             self.client,
-            "send",
-            script_keys,
-            [*args, sender, target, text, "1.5", self.incarnation, text[:200], f"d{sender}{target}", 0, "re", "x"],
+            sending.send(self.keys, out, sid=self.incarnation, floor=floor, gate=gate, digest=digest, ts=1.5),
         )
 
     def check(self) -> None:
@@ -160,7 +152,7 @@ def test_an_id_that_was_remembered_without_a_digest_is_the_same_send(server: Sto
     with server.client() as client:
         sends = Sends(client, Keys(prefix), 5, enforce=True)
         client.set(sends.keys.dedupe("a"), "5-1")
-        assert sends._call("a", "alice", "bob", True, True)[:3] == [b"again", b"5-1", 0]
+        assert sends._call("a", "alice", "bob", True, True)[:3] == ("again", "5-1", 0)
 
 
 def test_the_window_is_fixed(server: Store, prefix: str) -> None:
@@ -200,8 +192,8 @@ def test_a_broken_group_or_audit_does_not_break_a_send(server: Store, prefix: st
         sends = Sends(client, Keys(prefix), 5, enforce=False)
         client.set(sends.keys.group, "x")
         client.set(sends.keys.audit, "x")
-        assert sends._call("a", "alice", "bob", False, True)[0] == b"sent"
-        assert sends._call("a", "alice", "bob", False, True)[0] == b"again"
+        assert sends._call("a", "alice", "bob", False, True)[0] == "sent"
+        assert sends._call("a", "alice", "bob", False, True)[0] == "again"
         assert client.xlen(sends.keys.inbox("bob")) == 1
 
 
@@ -211,16 +203,16 @@ def test_a_send_says_whether_somebody_holds_the_name(server: Store, prefix: str)
         sends = Sends(client, Keys(prefix), 5, enforce=False)
         for k, key in enumerate([sends.keys.lease("bob"), sends.keys.registry("bob")]):
             client.set(key, "x", ex=180)
-            assert sends._call(f"m{k}", "alice", "bob", True, True)[3] == 1
+            assert sends._call(f"m{k}", "alice", "bob", True, True).held
             client.delete(key)
-        assert sends._call("m9", "alice", "bob", True, True)[3] == 0
+        assert not sends._call("m9", "alice", "bob", True, True).held
 
 
 def test_an_answer_expires(server: Store, prefix: str) -> None:
     """A reply that nobody fetches is gone with its key."""
     with server.client() as client:
         keys = Keys(prefix)
-        run(client, "answer", [keys.reply("0" * 32)], [600, "from", "bob", "reply", "yes", "ts", "1"])
+        run(client, answers.reply(keys, "0" * 32, "7", ("from", "bob", "reply", "yes", "ts", "1")))
         ((_, found),) = client.xrange(keys.reply("0" * 32))
         assert found == {b"from": b"bob", b"reply": b"yes", b"ts": b"1"}
         assert_all_expires(client, keys)
@@ -229,6 +221,29 @@ def test_an_answer_expires(server: Store, prefix: str) -> None:
 # --- the lease ---
 
 LEASE_TTL = 180
+
+
+def host(
+    keys: Keys, daemon: str, entry: bytes, *, takeover: bool = False
+) -> Invocation[leases.Granted | leases.Withheld]:
+    nonce = "0" * 32
+    return leases.host(
+        keys,
+        "bob",
+        instance=daemon,
+        ttl=LEASE_TTL,
+        entry=entry,
+        now=1000,
+        takeover=takeover,
+        nonce=nonce,
+        cursor="0-0",
+    )
+
+
+def renew(keys: Keys, daemon: str, entry: bytes, *, ttl: int = LEASE_TTL, now: float = 1000) -> Invocation[bool]:
+    return leases.renew(keys, "bob", instance=daemon, ttl=ttl, entry=entry, now=now)
+
+
 daemons = st.sampled_from(["one", "two", "three"])
 lease_steps = st.one_of(
     st.tuples(st.just("host"), daemons, st.booleans(), st.booleans()),
@@ -245,12 +260,10 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
     """Held until it is released, expires or is taken over; whoever is not the holder is told who is.
 
     Only the holder renews, and only the holder writes over what another daemon said of how far the name was read.
+    Whoever may have held it until now is told: the holder, or, where the lease is gone, who wrote the last word.
     """
     with server.client() as client:
         keys = Keys(f"lease{next(examples)}")
-        lease_keys = [keys.lease("bob"), keys.registry("bob"), keys.presence]
-        host_keys = [*lease_keys, keys.read("bob"), keys.group, keys.inbox("bob")]
-        position_keys = [keys.lease("bob"), keys.read("bob")]
         place = b"place"
         client.set(keys.read("bob"), place, ex=60)
         group_last: Any = client.xadd(keys.group, {"from": "x"})
@@ -266,30 +279,31 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
             free = holder is None or holder == daemon
             if what == "host":
                 _, takeover, hidden = rest
-                entry = "" if hidden else f"entry of {daemon}"
-                args = [daemon, LEASE_TTL, entry, "bob", 1000, int(takeover), "0" * 32]
-                reply = run(client, "host", host_keys, args)
+                entry = b"" if hidden else f"entry of {daemon}".encode()
+                reply = run(client, host(keys, daemon, entry, takeover=takeover))
                 if free or takeover:
-                    previous = b"" if free else (holder or "").encode()
-                    assert reply == [1, place, group_last, previous]
-                    told += not free
-                    holder, registered = daemon, entry.encode() or registered
+                    before = holder if holder is not None else writer
+                    previous = "" if before == daemon else before
+                    assert reply == leases.Granted(place, group_last.decode(), previous, told, told, False)
+                    told += previous != ""
+                    holder, registered = daemon, entry or registered
                 else:
-                    assert reply == [0, (holder or "").encode(), registered]
+                    assert reply == leases.Withheld(holder or "", registered)
             elif what == "position":
-                value = json.dumps({"p": f"{number}-0", "h": daemon})
-                assert run(client, "position", position_keys, [daemon, value, 60]) == [int(holder == daemon)]
+                value = json.dumps({"p": f"{number}-0", "h": daemon}).encode()
+                ours = run(client, leases.position(keys, "bob", instance=daemon, record=value, ttl=60))
+                assert ours == (holder == daemon)
                 if daemon in (holder, writer):
-                    place, writer = value.encode(), daemon
+                    place, writer = value, daemon
             else:
                 hidden = what == "renew" and rest[1]
-                entry = "" if hidden else f"entry of {daemon}"
+                entry = b"" if hidden else f"entry of {daemon}".encode()
                 ttl = LEASE_TTL if what == "renew" else 0
-                said = run(client, "renew", lease_keys, [daemon, ttl, entry, "bob", 1000])
+                said = run(client, renew(keys, daemon, entry, ttl=ttl))
                 kept = holder == daemon if what == "renew" else free
-                assert said == [int(kept)]
+                assert said == kept
                 if kept and what == "renew":
-                    registered = entry.encode() or registered
+                    registered = entry or registered
                 elif kept:
                     holder, registered = None, b""
             assert client.get(keys.lease("bob")) == (holder.encode() if holder else None)
@@ -307,12 +321,10 @@ def test_a_lease_is_renewed_to_its_full_time(server: Store, prefix: str) -> None
     """And the presence index says until when, and keeps a name that was given up."""
     with server.client() as client:
         keys = Keys(prefix)
-        lease_keys = [keys.lease("bob"), keys.registry("bob"), keys.presence]
-        host_keys = [*lease_keys, keys.read("bob"), keys.group, keys.inbox("bob")]
-        run(client, "host", host_keys, ["one", LEASE_TTL, "entry", "bob", 1000, 0, "0" * 32])
+        run(client, host(keys, "one", b"entry"))
         client.expire(keys.lease("bob"), 5)
-        run(client, "renew", lease_keys, ["one", LEASE_TTL, "entry", "bob", 1040])
+        run(client, renew(keys, "one", b"entry", now=1040))
         assert client.ttl(keys.lease("bob")) > 170
         assert client.zscore(keys.presence, "bob") == 1040 + LEASE_TTL
-        run(client, "renew", lease_keys, ["one", 0, "", "bob", 1050])
+        run(client, renew(keys, "one", b"", ttl=0, now=1050))
         assert client.zscore(keys.presence, "bob") == 1050

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
 from meshd.core.ledger import MAX_PINGS, Escalate, Reping, derived_id, entry_for
 from meshd.core.message import PREVIEW, decode
 from meshd.core.records import Entry, Pinged, Sent
@@ -40,7 +41,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.alice = Machine("alice")
-        self.now = 1000.0
+        self.now = Wall(1000.0)
         self.ids = map("m{}".format, itertools.count())
         self.at = itertools.count(1)
         self.entries: dict[str, Expected] = {}
@@ -119,7 +120,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(pause=pauses, crash=crashes)
     def time_passes(self, pause: float, crash: int | None) -> None:
-        self.now += pause
+        self.now = Wall(self.now + pause)
         due = {i for i, e in self.entries.items() if e.state == "open" and e.due is not None and e.due <= self.now}
         pings = {i: entry.pings for i, entry in self.core.ledger.entries.items()}
         came_through = self.alice.execute(lambda: self.core.tick(self.now), crash)
@@ -201,7 +202,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def closed_entries_do_nothing(self) -> None:
         closed = {i for i, e in self.entries.items() if e.state == "closed"}
         assert not closed & {action.about for action in self.core.ledger.unsent()}
-        assert not closed & {pinged.id for pinged in self.core.ledger.due(self.now + 1e9)}
+        assert not closed & {pinged.id for pinged in self.core.ledger.due(Wall(self.now + 1e9))}
 
     @invariant()
     def memory_is_what_the_disk_gives(self) -> None:
@@ -217,7 +218,7 @@ TestLedger = LedgerMachine.TestCase
 
 def test_a_silent_peer_is_reminded_four_times_and_then_reported() -> None:
     """At the deadline and 30, 60 and 120 s after each other; 240 s after the last the escalation; then peace."""
-    alice, now = Machine("alice"), 0.0
+    alice, now = Machine("alice"), Wall(0.0)
     alice.execute(lambda: alice.core.open_reply("m", "bob", "ready?", now, 120.0))
     seen: list[tuple[float, str]] = []
     while (due := alice.core.next_due()) is not None:
@@ -238,11 +239,11 @@ def test_a_silent_peer_is_reminded_four_times_and_then_reported() -> None:
 def test_an_outage_over_all_deadlines_ends_in_one_re_ping_not_a_burst() -> None:
     """The pauses count from what the store has taken: late is late, but never all at once."""
     alice = Machine("alice")
-    alice.execute(lambda: alice.core.open_reply("m", "bob", "ready?", 0.0, 1.0))
+    alice.execute(lambda: alice.core.open_reply("m", "bob", "ready?", Wall(0.0), 1.0))
     for now in (1.0, 100.0, 10_000.0):
-        alice.execute(partial(alice.core.tick, now))
+        alice.execute(partial(alice.core.tick, Wall(now)))
         assert [action.id for action in alice.core.ledger.unsent()] == [derived_id("m", 1)]
-    alice.execute(lambda: alice.core.mark_sent("m", 10_000.0))
+    alice.execute(lambda: alice.core.mark_sent("m", Wall(10_000.0)))
     assert alice.core.next_due() == 10_030.0
 
 
@@ -258,7 +259,7 @@ def test_news_of_an_unknown_entry_is_ignored(record: Sent | Pinged) -> None:
     """It may have been settled while the answer was on its way."""
     core = AgentCore("alice", KEYS)
     core.apply(record)
-    assert core.mark_sent("never opened", 1.0) == []
+    assert core.mark_sent("never opened", Wall(1.0)) == []
     assert core.close_replies(["never opened"]) == []
     assert not core.ledger.entries
 
@@ -267,9 +268,9 @@ def test_an_answer_settles_its_entry_and_leaves_the_others_of_that_peer_open() -
     """`re` names one message; it is no sign of life for another."""
     alice = Machine("alice")
     for message_id in ("a", "b"):
-        alice.execute(partial(alice.core.open_reply, message_id, "bob", "x", 0.0, 1.0))
+        alice.execute(partial(alice.core.open_reply, message_id, "bob", "x", Wall(0.0), 1.0))
     answer = decode(b"1-0", fields(from_="bob", msg="yes", ts="1", id="c", re="a"), KEYS, LIMIT)
-    alice.execute(lambda: alice.core.receive([answer], "1-0", 0.0))
+    alice.execute(lambda: alice.core.receive([answer], "1-0", Wall(0.0)))
     assert {i: e.state for i, e in alice.core.ledger.entries.items()} == {"b": "open"}
     assert alice.core.ledger.owed_by("bob") == ["b"]
     assert alice.core.ledger.owed_by("carol") == []
@@ -278,19 +279,19 @@ def test_an_answer_settles_its_entry_and_leaves_the_others_of_that_peer_open() -
 def test_an_answer_to_anything_else_is_a_sign_of_life() -> None:
     """The peer is there, and writes: it is not asked again."""
     alice = Machine("alice")
-    alice.execute(lambda: alice.core.open_reply("a", "bob", "x", 0.0, 1.0))
+    alice.execute(lambda: alice.core.open_reply("a", "bob", "x", Wall(0.0), 1.0))
     answer = decode(b"1-0", fields(from_="bob", msg="yes", ts="1", id="c", re="else"), KEYS, LIMIT)
-    alice.execute(lambda: alice.core.receive([answer], "1-0", 0.0))
+    alice.execute(lambda: alice.core.receive([answer], "1-0", Wall(0.0)))
     assert {i: e.state for i, e in alice.core.ledger.entries.items()} == {"a": "responded"}
 
 
 def test_a_peer_that_writes_while_the_escalation_is_on_its_way_has_responded() -> None:
     """The entry stays until it is settled, and does nothing more."""
-    alice, now = Machine("alice"), 5000.0
-    alice.execute(lambda: alice.core.open_reply("m", "bob", "x", 0.0, 1.0))
+    alice, now = Machine("alice"), Wall(5000.0)
+    alice.execute(lambda: alice.core.open_reply("m", "bob", "x", Wall(0.0), 1.0))
     for earlier in (1000.0, 2000.0, 3000.0, 4000.0):
-        alice.execute(partial(alice.core.tick, earlier))
-        alice.execute(partial(alice.core.mark_sent, "m", earlier))
+        alice.execute(partial(alice.core.tick, Wall(earlier)))
+        alice.execute(partial(alice.core.mark_sent, "m", Wall(earlier)))
     alice.execute(lambda: alice.core.tick(now))
     plain = decode(b"1-0", fields(from_="bob", msg="wait", ts="1", id="c"), KEYS, LIMIT)
     alice.execute(lambda: alice.core.receive([plain], "1-0", now))
@@ -304,9 +305,9 @@ def test_a_peer_that_writes_while_the_escalation_is_on_its_way_has_responded() -
 def test_entries_of_0_1_are_adopted() -> None:
     """They act like our own from where they stand."""
     alice = Machine("alice")
-    old: Entry = entry_for("a", "bob", "x", 0.0, 1.0)
+    old: Entry = entry_for("a", "bob", "x", Wall(0.0), 1.0)
     old.pings, old.due = 4, 500.0
     alice.execute(lambda: alice.core.adopt([old]))
     assert alice.core.adopt([]) == []
-    alice.execute(lambda: alice.core.tick(500.0))
+    alice.execute(lambda: alice.core.tick(Wall(500.0)))
     assert isinstance(alice.core.ledger.unsent()[0], Escalate)

@@ -219,8 +219,8 @@ def test_kinds() -> None:
 
 def test_a_ping_of_0_1() -> None:
     flat = fields(from_="alice", msg_type="ping", nonce=NONCE, ts="12.5")
-    assert decode(b"1-0", flat, KEYS, LIMIT) == Ping("alice", NONCE, 12.5)
-    assert decode(b"1-0", [*flat, b"moved", b"x"], KEYS, LIMIT) == Ping("alice", NONCE, 12.5, moved=True)
+    assert decode(b"1-0", flat, KEYS, LIMIT) == Ping("alice", NONCE, 12.5, "1-0")
+    assert decode(b"1-0", [*flat, b"moved", b"x"], KEYS, LIMIT) == Ping("alice", NONCE, 12.5, "1-0", moved=True)
 
 
 @given(st.one_of(st.text(), st.from_regex(r"\A\d{0,21}-\d{0,21}\Z"), st.from_regex(r"\A[0-9]{1,20}-[0-9]{1,20}\Z")))

@@ -11,23 +11,65 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from meshd.core.clock import Mono, Wall
 from meshd.core.wake import (
     BUSY_TIME,
     FIRST_PAUSE,
-    GATHER,
     LONGEST_PAUSE,
+    MOMENT,
     NEWS_PAUSE,
     RUNG_TIME,
     RUNGS,
     SETTLE,
     STEP,
     Ladder,
+    Worked,
 )
 
 EVER, NEVER = -math.inf, math.inf
 DAY = 86_400.0
+EPOCH = 1_700_000_000.0  # what the wall clock shows when the monotonic one shows 0
 rungs = st.sampled_from(RUNGS)
-pauses = st.sampled_from([0.0, 0.001, GATHER, 1.0, SETTLE, 29.9, 30.0, 60.0, BUSY_TIME, 1000.0, 4000.0])
+pauses = st.sampled_from([0.0, 0.001, MOMENT, 1.0, SETTLE, 29.9, 30.0, 60.0, BUSY_TIME, 1000.0, 4000.0])
+
+
+class PlainLadder(Ladder):
+    """A ladder that is told the time as a plain number."""
+
+    def mail(self, now: float, *, awaited: bool = False) -> None:
+        super().mail(Mono(now), awaited=awaited)
+
+    def found(self, now: float) -> None:
+        super().found(Mono(now))
+
+    def read(self, left: int, now: float, wall: float | None = None) -> None:
+        super().read(left, Mono(now), Wall(EPOCH + now if wall is None else wall))
+
+    def arm(self, rung: str, now: float, wait: float = 0.0) -> None:
+        super().arm(rung, Mono(now), wait)
+
+    def disarm(self, rung: str, now: float, why: str | None = None) -> None:
+        super().disarm(rung, Mono(now), why)
+
+    def stepped(self, now: float) -> None:
+        super().stepped(Mono(now))
+
+    def rested(self, now: float) -> None:
+        super().rested(Mono(now))
+
+    def anew(self, now: float) -> None:
+        super().anew(Mono(now))
+
+    def busy(self, now: float) -> bool:
+        return super().busy(Mono(now))
+
+    def tick(self, now: float) -> str | None:
+        return super().tick(Mono(now))
+
+
+def worked(rung: str, at: float, waited: float) -> Worked:
+    """`at` by the monotonic clock."""
+    return Worked(rung, Wall(EPOCH + at), waited)
 
 
 class LadderMachine(RuleBasedStateMachine):
@@ -35,7 +77,7 @@ class LadderMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ladder = Ladder()
+        self.ladder = PlainLadder()
         self.now = 1000.0
         self.armed: set[str] = set()
         self.unread = 0
@@ -46,6 +88,7 @@ class LadderMachine(RuleBasedStateMachine):
         self.tellers: list[str] = []  # since the last read
         self.round: list[str] = []  # what was rung in it, if one is going on
         self.last_ring = EVER  # since the last read
+        self.settled = EVER  # until then the session may still do something by itself
         self.broken = False  # the rung that rang last has failed
         self.over = NEVER  # when the time of the rung that rang last is over
         self.unanswered = 0  # rounds since the last read
@@ -55,16 +98,26 @@ class LadderMachine(RuleBasedStateMachine):
 
     # --- mail and reads ---
 
-    @rule()
-    def mail(self) -> None:
-        self.ladder.mail(self.now)
+    @rule(awaited=st.booleans())
+    def mail(self, awaited: bool = False) -> None:
+        self.ladder.mail(self.now, awaited=awaited)
         if not self.unread:
             self.since = self.now
             self.quiet_until = NEVER
         self.unread += 1
         self.untold = self.news = True
         if not self.round:
-            self.news_from = min(self.news_from, self.soon())
+            self.news_from = min(self.news_from, self.soon(self.now + MOMENT if awaited else self.now))
+
+    @precondition(lambda self: not self.unread and self.armed and self.now >= max(self.busy_until, self.settled))
+    @rule()
+    def first_mail_after_a_silence(self) -> None:
+        """It is rung for in the same instant, by the surest rung, and what comes right behind it is not."""
+        self.mail()
+        assert self.ladder.next_due() == self.now
+        assert self.tick() == next(rung for rung in RUNGS if rung in self.armed)
+        self.mail()
+        assert self.ladder.next_due() == self.now + NEWS_PAUSE
 
     @precondition(lambda self: self.unread)
     @rule()
@@ -84,27 +137,33 @@ class LadderMachine(RuleBasedStateMachine):
         self.unread = left
         self.ladder.read(left, self.now)
         if self.tellers:
-            assert self.ladder.worked == (self.tellers[-1], self.now, self.now - self.since)
+            assert self.ladder.worked == worked(self.tellers[-1], self.now, self.now - self.since)
         else:
             assert self.ladder.worked == before
         self.start_over()
         self.since = self.now
-        self.quiet_until, self.news_from = self.now + (SETTLE if self.news else FIRST_PAUSE), NEVER
+        self.quiet_until, self.news_from = self.now + FIRST_PAUSE, NEVER
         if not left:
             self.untold = self.news = False
+        self.settle()
 
     def start_over(self) -> None:
         self.tellers, self.round, self.unanswered = [], [], 0
-        self.last_ring, self.broken = EVER, False
+        self.last_ring, self.settled, self.broken = EVER, EVER, False
+
+    def settle(self) -> None:
+        """What the session was not told of it may be about to read by itself."""
+        if self.news:
+            self.settled = self.quiet_until = self.now + SETTLE
 
     # --- rungs ---
 
     @initialize(armed=st.lists(rungs, unique=True))
     def begin(self, armed: list[str]) -> None:
         for rung in armed:
-            self.arm(rung, GATHER)
+            self.arm(rung, 0.0)
 
-    @rule(rung=rungs, wait=st.sampled_from([GATHER, SETTLE]))
+    @rule(rung=rungs, wait=st.sampled_from([0.0, SETTLE]))
     def arm(self, rung: str, wait: float) -> None:
         self.ladder.arm(rung, self.now, wait)
         if not self.armed and self.unread:
@@ -148,7 +207,7 @@ class LadderMachine(RuleBasedStateMachine):
         self.ladder.rested(self.now)
         if self.now >= self.busy_until:
             return
-        self.busy_until = EVER
+        self.busy_until, self.settled = EVER, self.now + MOMENT
         if self.unread:
             self.end_round()
 
@@ -171,8 +230,9 @@ class LadderMachine(RuleBasedStateMachine):
         """Another reader, who was told of nothing."""
         self.ladder.anew(self.now)
         self.start_over()
-        self.busy_until, self.quiet_until, self.news_from = EVER, self.now + SETTLE, NEVER
+        self.busy_until, self.quiet_until, self.news_from = EVER, NEVER, NEVER
         self.untold = self.news = self.unread > 0
+        self.settle()
 
     # --- time ---
 
@@ -242,10 +302,12 @@ class LadderMachine(RuleBasedStateMachine):
         untried = [r for r in RUNGS if r in self.armed and r not in self.round]
         if self.round:
             assert self.now >= self.last_ring + RUNG_TIME or self.broken
-            if rung is None:
-                assert not untried
+            if not untried:
                 self.end_round()
-                return None
+                assert (rung is None) == (self.now < min(self.quiet_until, self.news_from))
+                if rung is None:
+                    return None
+                untried = [r for r in RUNGS if r in self.armed]
         else:
             assert self.now >= (self.last_ring + NEWS_PAUSE if self.news_from < NEVER else self.quiet_until)
         assert rung == untried[0]
@@ -262,10 +324,10 @@ class LadderMachine(RuleBasedStateMachine):
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(0, self.unanswered - 1))
         self.quiet_until, self.news_from = self.now + pause, NEVER
         if self.news:
-            self.news_from = self.soon()
+            self.news_from = self.soon(self.now)
 
-    def soon(self) -> float:
-        return max(self.now + GATHER, self.last_ring + NEWS_PAUSE)
+    def soon(self, earliest: float) -> float:
+        return max(earliest, self.settled, self.last_ring + NEWS_PAUSE)
 
     def told_by(self, teller: str) -> None:
         self.tellers = [*(told for told in self.tellers if told != teller), teller]
@@ -300,14 +362,14 @@ TestLadder = LadderMachine.TestCase
 # --- the same, one rule at a time ---
 
 
-def a_ladder(*armed: str) -> Ladder:
-    ladder = Ladder()
+def a_ladder(*armed: str) -> PlainLadder:
+    ladder = PlainLadder()
     for rung in armed:
         ladder.arm(rung, 0.0, 0.0)
     return ladder
 
 
-def rings(ladder: Ladder, until: float) -> list[tuple[float, str]]:
+def rings(ladder: PlainLadder, until: float) -> list[tuple[float, str]]:
     """What is rung up to that time, and when, by a timer that is wound as `next_due` says."""
     found = []
     while (due := ladder.next_due()) is not None and due <= until:
@@ -324,17 +386,17 @@ def times(found: Iterable[tuple[float, str]]) -> list[float]:
 def test_the_surest_rung_rings_first_and_the_others_follow_if_nobody_reads() -> None:
     ladder = a_ladder("hook", "channel", "socket")
     ladder.mail(0.0)
-    assert rings(ladder, 89.0) == [(0.03, "socket"), (30.03, "channel"), (60.03, "hook")]
+    assert rings(ladder, 89.0) == [(0.0, "socket"), (30.0, "channel"), (60.0, "hook")]
 
 
 def test_only_armed_rungs_ring() -> None:
     ladder = a_ladder("hook")
     ladder.mail(0.0)
-    assert rings(ladder, 60.0) == [(0.03, "hook")]
+    assert rings(ladder, 60.0) == [(0.0, "hook")]
 
 
 def test_without_a_rung_nothing_is_due_and_the_first_one_that_comes_rings() -> None:
-    ladder = Ladder()
+    ladder = PlainLadder()
     ladder.mail(0.0)
     assert ladder.next_due() is None
     ladder.arm("hook", 500.0, SETTLE)
@@ -344,25 +406,68 @@ def test_without_a_rung_nothing_is_due_and_the_first_one_that_comes_rings() -> N
 def test_a_read_stops_everything() -> None:
     ladder = a_ladder("socket", "hook")
     ladder.mail(0.0)
-    assert rings(ladder, 1.0) == [(0.03, "socket")]
+    assert rings(ladder, 1.0) == [(0.0, "socket")]
     ladder.read(0, 2.0)
     assert ladder.next_due() is None
     assert ladder.waiting_since is None
     assert rings(ladder, DAY) == []
 
 
-def test_a_read_before_the_burst_has_gathered_needs_no_ring() -> None:
+def test_somebody_who_waits_for_the_mail_has_a_moment_to_read_it_by_himself() -> None:
     ladder = a_ladder("socket")
-    ladder.mail(0.0)
+    ladder.mail(0.0, awaited=True)
+    assert rings(ladder, 0.02) == []
     ladder.read(0, 0.02)
     assert rings(ladder, DAY) == []
 
 
-def test_a_burst_is_one_ring_and_does_not_put_it_off() -> None:
+def test_mail_that_whoever_waits_for_it_leaves_is_rung_for() -> None:
+    """As one who listens for direct messages alone leaves a broadcast; the next that comes does not put it off."""
     ladder = a_ladder("socket")
-    for k in range(100):
-        ladder.mail(k * GATHER / 100)
-    assert rings(ladder, 29.0) == [(0.03, "socket")]
+    ladder.mail(0.0, awaited=True)
+    ladder.mail(0.02, awaited=True)
+    assert rings(ladder, 1.0) == [(MOMENT, "socket")]
+
+
+def test_mail_that_nobody_waits_for_is_not_kept_by_mail_that_somebody_does() -> None:
+    ladder = a_ladder("socket")
+    ladder.mail(0.0, awaited=True)
+    ladder.mail(0.01)
+    assert rings(ladder, 1.0) == [(0.01, "socket")]
+
+
+def test_mail_of_one_instant_is_one_ring() -> None:
+    ladder = a_ladder("socket")
+    for _ in range(100):
+        ladder.mail(0.0)
+    assert rings(ladder, DAY)[:2] == [(0.0, "socket"), (90.0, "socket")]
+
+
+def test_a_burst_is_rung_for_at_once_and_what_follows_is_gathered() -> None:
+    """One ring more tells of the rest, if nobody has read by then."""
+    ladder, seen = a_ladder("socket"), []
+    for k in range(10):
+        ladder.mail(k / 100)
+        seen += rings(ladder, k / 100)
+    seen += rings(ladder, 89.0)
+    assert seen == [(0.0, "socket"), (NEWS_PAUSE, "socket")]
+
+
+def test_a_burst_that_was_read_is_not_rung_for_again() -> None:
+    ladder, seen = a_ladder("socket"), []
+    for k in range(10):
+        ladder.mail(k / 100)
+        seen += rings(ladder, k / 100)
+    ladder.read(0, 2.0)
+    assert seen + rings(ladder, DAY) == [(0.0, "socket")]
+
+
+def test_mail_behind_a_ring_is_told_by_the_next_rung_and_by_no_ring_of_its_own() -> None:
+    ladder = a_ladder("socket", "hook")
+    ladder.mail(0.0)
+    seen = rings(ladder, 1.0)
+    ladder.mail(1.0)
+    assert seen + rings(ladder, 59.0) == [(0.0, "socket"), (30.0, "hook")]
 
 
 def test_the_pauses_between_rounds_double_up_to_the_cap() -> None:
@@ -381,13 +486,13 @@ def test_after_a_read_the_pauses_are_short_again() -> None:
     rings(ladder, DAY)
     ladder.read(0, DAY)
     ladder.mail(DAY + 10)
-    assert rings(ladder, DAY + 101) == [(DAY + 10.03, "socket"), (DAY + 100.03, "socket")]
+    assert rings(ladder, DAY + 101) == [(DAY + 10.0, "socket"), (DAY + 100.0, "socket")]
 
 
 def test_a_rung_that_fails_is_followed_by_the_next_at_once() -> None:
     ladder = a_ladder("socket", "channel", "hook")
     ladder.mail(0.0)
-    assert rings(ladder, 1.0) == [(0.03, "socket")]
+    assert rings(ladder, 1.0) == [(0.0, "socket")]
     ladder.disarm("socket", 0.05, "refused")
     assert rings(ladder, 1.0) == [(0.05, "channel")]
     ladder.disarm("channel", 0.06, "closed")
@@ -401,9 +506,9 @@ def test_a_rung_whose_failure_is_known_late_takes_nothing_from_the_one_that_ring
     rings(ladder, 31.0)
     ladder.disarm("socket", 32.0, "timed out")
     assert ladder.rung == "hook"
-    assert ladder.next_due() == pytest.approx(60.03)
+    assert ladder.next_due() == pytest.approx(60.0)
     ladder.read(0, 33.0)
-    assert ladder.worked == ("hook", 33.0, 33.0)
+    assert ladder.worked == worked("hook", 33.0, 33.0)
     assert ladder.failed == {"socket": "timed out"}
 
 
@@ -424,7 +529,7 @@ def test_the_credit_goes_back_to_the_rung_before_the_one_that_failed() -> None:
     rings(ladder, 31.0)
     ladder.disarm("hook", 31.0, "gone")
     ladder.read(0, 40.0)
-    assert ladder.worked == ("socket", 40.0, 40.0)
+    assert ladder.worked == worked("socket", 40.0, 40.0)
 
 
 def test_mail_of_which_only_a_failed_rung_told_is_news_for_the_next_that_comes() -> None:
@@ -443,11 +548,11 @@ def test_a_failed_rung_that_is_armed_anew_is_tried_again_sooner_than_one_that_wa
     rings(ladder, 1.0)
     ladder.disarm("socket", 1.0, "refused")
     ladder.arm("socket", 5.0, SETTLE)
-    assert rings(ladder, 60.0) == [(0.03 + NEWS_PAUSE, "socket")]
+    assert rings(ladder, 60.0) == [(NEWS_PAUSE, "socket")]
 
 
 def test_a_rung_that_fails_whenever_it_is_armed_is_not_tried_in_a_tight_loop() -> None:
-    ladder, count = Ladder(), 0
+    ladder, count = PlainLadder(), 0
     ladder.mail(0.0)
     for second in range(300):
         ladder.arm("socket", float(second))
@@ -488,8 +593,8 @@ def test_the_order_of_the_two_hooks_at_the_end_of_a_turn_does_not_matter(rested_
     """One says that the session is idle, the other waits: they run side by side. The pause begins with the rest."""
     ladder = a_ladder("hook")
     ladder.mail(0.0)
-    assert rings(ladder, 1.0) == [(0.03, "hook")]
-    ladder.disarm("hook", 0.03)
+    assert rings(ladder, 1.0) == [(0.0, "hook")]
+    ladder.disarm("hook", 0.0)
     ladder.stepped(0.2)
     ladder.heard()
     ladder.stepped(600.0)
@@ -522,9 +627,9 @@ def test_mail_that_comes_while_a_rung_rings_is_rung_for_when_its_time_is_over() 
     """It waits no longer than mail that comes a little later, when the pause has begun."""
     ladder = a_ladder("socket")
     ladder.mail(0.0)
-    assert rings(ladder, 1.0) == [(0.03, "socket")]
+    assert rings(ladder, 1.0) == [(0.0, "socket")]
     ladder.mail(1.0)
-    assert rings(ladder, 40.0) == [(30.06, "socket")]
+    assert rings(ladder, 40.0) == [(30.0, "socket")]
 
 
 def test_new_mail_in_a_long_pause_rings() -> None:
@@ -534,7 +639,7 @@ def test_new_mail_in_a_long_pause_rings() -> None:
     due = ladder.next_due()
     assert due is not None
     ladder.mail(due - 1000)
-    assert rings(ladder, due - 999) == [(round(due - 1000 + GATHER, 2), "socket")]
+    assert rings(ladder, due - 999) == [(round(due - 1000, 2), "socket")]
 
 
 def test_a_rung_that_is_armed_in_a_pause_waits_for_its_end() -> None:
@@ -542,7 +647,7 @@ def test_a_rung_that_is_armed_in_a_pause_waits_for_its_end() -> None:
     ladder.mail(0.0)
     rings(ladder, 31.0)
     ladder.arm("hook", 40.0)
-    assert rings(ladder, 121.0) == [(90.03, "socket"), (120.03, "hook")]
+    assert rings(ladder, 121.0) == [(90.0, "socket"), (120.0, "hook")]
 
 
 def test_a_rung_that_is_armed_while_another_rings_is_the_next() -> None:
@@ -550,7 +655,7 @@ def test_a_rung_that_is_armed_while_another_rings_is_the_next() -> None:
     ladder.mail(0.0)
     rings(ladder, 1.0)
     ladder.arm("hook", 10.0)
-    assert rings(ladder, 31.0) == [(30.03, "hook")]
+    assert rings(ladder, 31.0) == [(30.0, "hook")]
 
 
 def test_a_rung_that_goes_while_another_rings_changes_nothing_for_it() -> None:
@@ -559,8 +664,8 @@ def test_a_rung_that_goes_while_another_rings_changes_nothing_for_it() -> None:
     rings(ladder, 1.0)
     ladder.disarm("hook", 2.0)
     assert ladder.rung == "socket"
-    assert ladder.next_due() == pytest.approx(30.03)
-    assert rings(ladder, 91.0) == [(90.03, "socket")]
+    assert ladder.next_due() == pytest.approx(30.0)
+    assert rings(ladder, 91.0) == [(90.0, "socket")]
 
 
 def test_what_is_left_after_a_read_is_rung_for_after_a_pause() -> None:
@@ -578,7 +683,7 @@ def test_new_mail_after_such_a_read_rings_at_once() -> None:
     rings(ladder, 1.0)
     ladder.read(3, 10.0)
     ladder.mail(12.0)
-    assert rings(ladder, 40.0) == [(12.03, "socket")]
+    assert rings(ladder, 40.0) == [(12.0, "socket")]
 
 
 def test_mail_that_came_just_before_such_a_read_does_not_wait_for_the_pause() -> None:
@@ -589,6 +694,29 @@ def test_mail_that_came_just_before_such_a_read_does_not_wait_for_the_pause() ->
     ladder.mail(9.0)
     ladder.read(1, 10.0)
     assert rings(ladder, 40.0) == [(13.0, "socket")]
+
+
+def test_new_mail_does_not_wait_less_than_what_such_a_read_left() -> None:
+    """The same ring tells of both, if the session does not read by itself before."""
+    ladder = a_ladder("socket")
+    ladder.mail(0.0)
+    rings(ladder, 1.0)
+    ladder.mail(9.0)
+    ladder.read(1, 10.0)
+    ladder.mail(11.0)
+    assert rings(ladder, 40.0) == [(10.0 + SETTLE, "socket")]
+
+
+def test_mail_after_everything_was_read_is_rung_for_at_once() -> None:
+    """Also right behind reads that left some: the session has read by itself, as was hoped."""
+    ladder = a_ladder("socket")
+    ladder.mail(0.0)
+    rings(ladder, 1.0)
+    ladder.mail(1.0)
+    ladder.read(1, 2.0)
+    ladder.read(0, 2.1)
+    ladder.mail(2.2)
+    assert rings(ladder, 30.0) == [(2.2, "socket")]
 
 
 # --- a session at work ---
@@ -604,7 +732,7 @@ def test_a_busy_session_is_not_rung_and_told_once() -> None:
     ladder.mail(200.0)
     assert [ladder.tell(), ladder.tell()] == [True, False]
     ladder.read(0, 201.0)
-    assert ladder.worked == (STEP, 201.0, 200.0)
+    assert ladder.worked == worked(STEP, 201.0, 200.0)
 
 
 def test_a_busy_session_that_is_never_heard_of_again_counts_as_idle_after_a_while() -> None:
@@ -619,6 +747,27 @@ def test_at_rest_it_is_rung_at_once_for_what_it_was_not_told() -> None:
     ladder = a_ladder("socket")
     ladder.stepped(0.0)
     ladder.mail(1.0)
+    ladder.rested(5.0)
+    assert rings(ladder, 30.0) == [(5.03, "socket")]
+
+
+def test_mail_that_comes_in_the_moment_of_rest_is_rung_for_when_that_is_over() -> None:
+    """The hook that tells of the rest has to end first."""
+    for waits in (False, True):
+        ladder = a_ladder("socket")
+        ladder.stepped(0.0)
+        if waits:
+            ladder.mail(1.0)
+        ladder.rested(5.0)
+        ladder.mail(5.01)
+        assert rings(ladder, 30.0) == [(5.03, "socket")]
+
+
+def test_rest_ends_the_wait_for_a_read_of_its_own() -> None:
+    ladder = a_ladder("socket")
+    ladder.stepped(0.0)
+    ladder.mail(1.0)
+    ladder.read(1, 4.0)
     ladder.rested(5.0)
     assert rings(ladder, 30.0) == [(5.03, "socket")]
 
@@ -648,10 +797,10 @@ def test_a_session_that_was_idle_anyway_changes_nothing_by_saying_so() -> None:
     ladder.mail(0.0)
     rings(ladder, 1.0)
     ladder.rested(2.0)
-    assert rings(ladder, 31.0) == [(30.03, "hook")]
-    ladder.tick(60.03)
+    assert rings(ladder, 31.0) == [(30.0, "hook")]
+    ladder.tick(60.0)
     ladder.rested(70.0)
-    assert rings(ladder, 121.0) == [(120.03, "socket")]
+    assert rings(ladder, 121.0) == [(120.0, "socket")]
 
 
 def test_a_rung_is_not_followed_by_the_next_while_the_session_works_on_it() -> None:
@@ -714,7 +863,7 @@ def test_a_new_reader_without_mail_is_left_alone() -> None:
 
 
 def test_mail_of_an_earlier_run_is_told_and_rung_for() -> None:
-    ladder = Ladder()
+    ladder = PlainLadder()
     ladder.found(0.0)
     ladder.arm("hook", 1.0, SETTLE)
     assert rings(ladder, 30.0) == [(4.0, "hook")]
@@ -727,7 +876,16 @@ def test_waited_counts_from_the_oldest_mail() -> None:
     rings(ladder, 101.0)
     ladder.mail(110.0)
     ladder.read(0, 112.5)
-    assert ladder.worked == ("socket", 112.5, 12.5)
+    assert ladder.worked == worked("socket", 112.5, 12.5)
+
+
+def test_a_wake_that_worked_is_dated_by_the_wall_clock_and_measured_by_the_other() -> None:
+    """A clock that was set between the two does not make a wake look long."""
+    ladder = a_ladder("socket")
+    ladder.mail(100.0)
+    rings(ladder, 101.0)
+    ladder.read(0, 102.0, wall=5.0)
+    assert ladder.worked == ("socket", 5.0, 2.0)
 
 
 def test_the_last_one_who_told_has_the_credit() -> None:
@@ -735,7 +893,7 @@ def test_the_last_one_who_told_has_the_credit() -> None:
     ladder.mail(0.0)
     rings(ladder, 31.0)
     ladder.read(0, 32.0)
-    assert ladder.worked == ("hook", 32.0, 32.0)
+    assert ladder.worked == worked("hook", 32.0, 32.0)
 
 
 def test_a_read_that_nobody_told_of_is_no_proof_of_a_rung() -> None:
@@ -747,4 +905,4 @@ def test_a_read_that_nobody_told_of_is_no_proof_of_a_rung() -> None:
     ladder.read(0, 52.0)
     ladder.mail(60.0)
     ladder.read(0, 60.01)
-    assert ladder.worked == ("socket", 52.0, 2.0)
+    assert ladder.worked == worked("socket", 52.0, 2.0)

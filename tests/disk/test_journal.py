@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
+import stat
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import Message
 from meshd.core.records import Batch, Closed, Header, Opened, Position, Read, Record, Snapshot
-from meshd.disk.journal import COMPACT_SIZE, Journal
+from meshd.disk.journal import COMPACT_SIZE, Journal, JournalGone, look
 from meshd.errors import ConfigError
 from tests.core.model import KEYS, state
 
@@ -233,9 +240,9 @@ def test_compaction_gives_the_same_state_and_appending_goes_on(tmp_path: Path) -
             core.apply(record)
 
     append(*HISTORY)
-    for effect in core.open_reply("q", "alice", "x", 1.0, 2.0):
+    for effect in core.open_reply("q", "alice", "x", Wall(1.0), 2.0):
         append(*getattr(effect, "records", ()))
-    for effect in core.receive([message(9)], "9-0", 1.0, StreamInfo(1, 9, "9-0")):
+    for effect in core.receive([message(9)], "9-0", Wall(1.0), StreamInfo(1, 9, "9-0")):
         append(*getattr(effect, "records", ()))
     size = path.stat().st_size
     journal.compact(core.snapshot())
@@ -248,22 +255,278 @@ def test_compaction_gives_the_same_state_and_appending_goes_on(tmp_path: Path) -
     for record in Journal(str(path), "bob").load():
         loaded.apply(record)
     assert state(loaded) == state(core)
-    assert core.inbox.lost_total > 0
+    assert core.inbox.losses.total > 0
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_compaction_is_wanted_at_a_mebibyte_and_then_at_the_double(tmp_path: Path) -> None:
-    """A state that is itself large is not written again with every record."""
+def grown(path: Path, *records: Record) -> Journal:
+    """A journal with these records, over the size from which compaction can pay."""
+    journal = Journal(str(path), "bob")
+    journal.append([*records, Closed(ids=["x" * COMPACT_SIZE])])
+    return journal
+
+
+def test_compaction_is_due_at_a_mebibyte_and_when_half_of_the_file_is_of_no_use(tmp_path: Path) -> None:
+    """A state that is itself large is not written again with every record; one that was read is."""
     journal = Journal(str(tmp_path / "bob"), "bob")
-    big: Record = Batch(messages=[message(1, "x" * COMPACT_SIZE)])
+    text = "x" * 2 * COMPACT_SIZE
+    big: Record = Batch(messages=[message(1, text)])
     journal.append([Closed(ids=[])])
-    assert not journal.wants_compaction
+    assert not journal.compaction_due(0)
     journal.append([big])
-    assert journal.wants_compaction
-    journal.compact([Header(name="bob"), Snapshot(position=Position()), big])
-    assert not journal.wants_compaction
-    journal.append([Closed(ids=[])])
-    assert not journal.wants_compaction
+    assert not journal.compaction_due(len(text))
+    assert journal.compaction_due(0)  # it was read
     journal.append([big, Closed(ids=["x" * 200])])
-    assert journal.wants_compaction
+    assert journal.compaction_due(len(text))
+    journal.compact([Header(name="bob"), Snapshot(position=Position()), big], len(text))
+    assert not journal.compaction_due(len(text))
+    journal.append([Closed(ids=[])])
+    assert not journal.compaction_due(len(text))
+    assert journal.compaction_due(0)
+    journal.compact([Header(name="bob"), Snapshot(position=Position())])
+    assert (tmp_path / "bob").stat().st_size < 1000
+    assert not journal.compaction_due(0)
     journal.close()
+
+
+def test_text_that_takes_more_room_on_the_disk_is_not_written_again_and_again(tmp_path: Path) -> None:
+    """Control characters take six bytes each: after a compaction of them the next is due at the double, too."""
+    journal = Journal(str(tmp_path / "bob"), "bob")
+    text = "\x01" * 2 * COMPACT_SIZE
+    big: Record = Batch(messages=[message(1, text)])
+    journal.append([big])
+    assert journal.compaction_due(len(text))  # not known better
+    journal.compact([big], len(text))
+    journal.append([Closed(ids=["x" * COMPACT_SIZE])])
+    assert not journal.compaction_due(len(text))
+    assert journal.compaction_due(len(text) // 10)
+    journal.close()
+
+
+# --- disks that fail in the middle of it, and files that are taken away ---
+
+
+@contextlib.contextmanager
+def refused(call: str, error: int = errno.EIO, folders: bool = False) -> Iterator[None]:
+    """Every such call of `os` fails, on files or on folders."""
+    real = getattr(os, call)
+
+    def refuse(fd: int, *more: int) -> object:
+        if stat.S_ISDIR(os.fstat(fd).st_mode) == folders:
+            raise OSError(error, os.strerror(error))
+        return real(fd, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, call, refuse)
+        yield
+
+
+def test_a_compaction_whose_last_sync_fails_goes_on_in_the_file_that_is_there(tmp_path: Path) -> None:
+    """The new file has the name by then; nothing is written into the old one, which has none."""
+    path = tmp_path / "bob"
+    journal = grown(path, batch(1))
+    with refused("fsync", folders=True):
+        with pytest.raises(OSError, match="Input/output"):
+            journal.compact([Header(name="bob"), batch(2)])
+        assert not journal.compaction_due(0)
+        # The name may not survive a power failure yet: what is written behind it would not either.
+        with pytest.raises(OSError, match="Input/output"):
+            journal.append([batch(3)])
+        assert load(path) == [batch(2)]
+    journal.append([batch(4)])
+    journal.close()
+    assert load(path) == [batch(2), batch(4)]
+    assert [p.name for p in tmp_path.iterdir()] == ["bob"]
+
+
+def test_a_compaction_that_fails_before_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "bob"
+    journal = grown(path, batch(1))
+    size = path.stat().st_size
+    with refused("fsync"), pytest.raises(OSError, match="Input/output"):
+        journal.compact([Header(name="bob"), batch(2)])
+    journal.append([batch(3)])
+    journal.close()
+    assert path.stat().st_size > size
+    assert load(path)[::2] == [batch(1), batch(3)]
+    assert [p.name for p in tmp_path.iterdir()] == ["bob"]
+
+
+def test_what_a_crash_left_of_a_compaction_is_in_nobody_s_way(tmp_path: Path) -> None:
+    path = tmp_path / "bob"
+    journal = grown(path, batch(1))
+    (tmp_path / "bob.new").write_bytes(b"x" * 3 * COMPACT_SIZE)
+    journal.compact([Header(name="bob"), batch(2)])
+    journal.close()
+    assert load(path) == [batch(2)]
+    assert [p.name for p in tmp_path.iterdir()] == ["bob"]
+
+
+def test_the_folder_of_a_new_journal_is_synced_before_the_first_record_counts(tmp_path: Path) -> None:
+    """Else a power failure leaves records in a file that has no name."""
+    path = tmp_path / "bob"
+    journal = Journal(str(path), "bob")
+    with refused("fsync", folders=True), pytest.raises(OSError, match="Input/output"):
+        journal.append([batch(1)])
+    assert path.read_bytes() == b""
+    journal.append([batch(1)])
+    with refused("fsync", folders=True):  # once only
+        journal.append([batch(2)])
+    journal.close()
+    assert load(path) == [batch(1), batch(2)]
+
+
+@pytest.mark.parametrize("part", [1, 20, 60])
+def test_half_a_line_that_could_not_be_taken_back_swallows_no_record(tmp_path: Path, part: int) -> None:
+    """The write fails in the middle, and so does the cutting off. It was acknowledged to nobody: it is no damage."""
+    path = tmp_path / "bob"
+    journal = Journal(str(path), "bob")
+    journal.append([batch(1)])
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if path.stat().st_size > good:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data[:part])
+
+    for k in range(2):  # the second time the half line of the first is still there
+        good = path.stat().st_size
+        with pytest.MonkeyPatch.context() as patch, refused("ftruncate", errno.EPERM):
+            patch.setattr(os, "write", write)
+            with pytest.raises(OSError, match="No space"):
+                journal.append([batch(2 + k)])
+        assert path.stat().st_size == good + part
+    with refused("ftruncate", errno.EPERM):
+        journal.append([batch(4)])
+        journal.append([batch(5)])
+    journal.append([batch(6)])
+    journal.close()
+    again = Journal(str(path), "bob")
+    assert again.load() == [Header(name="bob"), batch(1), batch(4), batch(5), batch(6)]
+    assert again.damaged == 0
+    assert look(str(path), "bob").damaged == 0
+
+
+def test_half_a_line_is_cut_off_once_that_is_possible(tmp_path: Path) -> None:
+    path = tmp_path / "bob"
+    journal = Journal(str(path), "bob")
+    journal.append([batch(1)])
+    before = path.read_bytes()
+    with refused("ftruncate"), refused("fdatasync"), pytest.raises(OSError, match="Input/output"):
+        journal.append([batch(2)])
+    assert path.read_bytes() > before
+    journal.append([batch(3)])
+    journal.close()
+    assert load(path) == [batch(1), batch(3)]
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def move_away(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+
+
+def put_another(path: Path) -> None:
+    path.with_suffix(".other").write_bytes(b"")
+    path.with_suffix(".other").replace(path)
+
+
+def put_a_file_for_the_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.touch()
+
+
+TAKEN = [remove, remove_folder, move_away, put_another]
+
+
+@pytest.mark.parametrize("take", [*TAKEN, put_a_file_for_the_folder])
+@pytest.mark.parametrize("open_", [True, False], ids=["open", "loaded"])
+def test_nothing_is_acknowledged_that_no_restart_finds(
+    tmp_path: Path, take: Callable[[Path], None], open_: bool
+) -> None:
+    """Whether the file was written to before, or only loaded; and however often it is tried."""
+    path = tmp_path / "folder" / "bob"
+    path.parent.mkdir()
+    write(path, batch(1))
+    journal = Journal(str(path), "bob")
+    journal.load()
+    if open_:
+        journal.append([batch(2)])
+    take(path)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"journal was removed|Not a directory"):
+            journal.append([batch(3)])
+    journal.close()
+
+
+@pytest.mark.parametrize("take", TAKEN)
+def test_a_journal_that_was_removed_goes_on_with_the_whole_state(tmp_path: Path, take: Callable[[Path], None]) -> None:
+    """Which whoever has it in memory writes."""
+    path = tmp_path / "a" / "b" / "bob"
+    path.parent.mkdir(parents=True)
+    journal = Journal(str(path), "bob")
+    journal.append([batch(1)])
+    take(path)
+    with pytest.raises(JournalGone) as gone:
+        journal.append([batch(2)])
+    assert (gone.value.errno, gone.value.filename) == (errno.ENOENT, str(path))
+    journal.compact([Header(name="bob"), batch(1)])
+    journal.append([batch(2)])
+    journal.close()
+    assert load(path) == [batch(1), batch(2)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_agent_s_folder_may_be_gone_too(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "bob"
+    journal = Journal(str(path), "bob")
+    assert journal.load() == []
+    with pytest.raises(JournalGone):
+        journal.append([batch(1)])
+    journal.compact([Header(name="bob")])
+    journal.append([batch(1)])
+    journal.close()
+    assert load(path) == [batch(1)]
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_closing_does_not_wait_for_a_thread_that_hangs_in_the_file(tmp_path: Path) -> None:
+    """The thread closes it when it comes back, and touches no file that was opened since under the same number."""
+    journal = Journal(str(tmp_path / "bob"), "bob")
+    journal.append([batch(1)])
+    (fd,) = journal_fds(tmp_path)
+    hangs, go_on = threading.Event(), threading.Event()
+    real = os.fdatasync
+
+    def hang(fd: int) -> None:
+        hangs.set()
+        assert go_on.wait(20)
+        real(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", hang)
+        thread = threading.Thread(target=journal.append, args=([batch(2)],))
+        thread.start()
+        assert hangs.wait(20)
+        journal.close()
+        assert journal_fds(tmp_path) == [fd]
+        go_on.set()
+        thread.join()
+    assert journal_fds(tmp_path) == []
+    assert load(tmp_path / "bob") == [batch(1), batch(2)]
+
+
+def journal_fds(folder: Path) -> list[int]:
+    """Which of this process's file descriptors lead into the folder."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith(str(folder)):
+                found.append(int(fd))
+    return found

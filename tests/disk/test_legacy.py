@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from meshd.core import records
 from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
 from meshd.core.records import Opened
 from meshd.disk import legacy
 from tests.core.model import KEYS
@@ -124,4 +125,4 @@ def test_whatever_an_entry_says_the_journal_stays_readable(raw: dict[str, object
                 core.apply(record)
                 assert entry.state in ("open", "responded")
                 assert 0 <= entry.due < 2e12
-                core.tick(3e12)
+                core.tick(Wall(3e12))

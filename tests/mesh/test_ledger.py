@@ -9,7 +9,7 @@ import pytest
 
 from meshd import settings
 from meshd.commands.base import Call, Result
-from meshd.commands.messages import SendParams, send
+from meshd.commands.messages import Messaging, SendParams, send
 from meshd.core import ledger
 from meshd.hosting.supervisor import Supervisor
 from tests.helper import Home, Store, eventually, wait_until
@@ -47,7 +47,7 @@ async def test_four_repings_and_one_escalation_and_no_more(
     try:
         await mesh.commands.up.wait()
         params = SendParams(target="bob", message="done yet?", sender="alice", expect_reply=True, within=0.2)
-        message_id = (await send(Here(mesh, None), params)).data["id"]
+        message_id = (await send(Here(mesh.names, mesh.configuration, None), params, mesh.supply(Messaging))).data["id"]
         alice = mesh.agents["alice"].core
         assert list(alice.ledger.entries) == [message_id]
         await eventually(lambda: not alice.ledger.entries, "the entry is closed")

@@ -148,17 +148,28 @@ def test_a_daemon_under_any_notify_manager(home: Home) -> None:
         assert said.count("READY=1") == said.count("STOPPING=1\nSTATUS=") == 1
 
 
-def test_a_status_that_fails_is_a_failure_of_the_daemon(home: Home) -> None:
-    """Else it would end as if it had been asked to, and no manager would start it again."""
+def test_a_status_line_that_fails_ends_neither_the_daemon_nor_itself(home: Home) -> None:
+    """Messages do not depend on what a manager shows. It is in the log, and tried again."""
     (home.path / "sitecustomize.py").write_text(
-        "from meshd.service import status_line\ndef line(*facts): raise LookupError('no line')\n"
+        "import os\nfrom meshd.service import status_line\nreal = status_line.line\n"
+        "def line(*facts):\n"
+        f"    if os.path.exists({str(home.path / 'mended')!r}): return real(*facts)\n"
+        "    raise LookupError('no line')\n"
         "status_line.line = line\n"
     )
     path = os.pathsep.join([str(home.path), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory(prefix="mn") as folder, Listening(f"{folder}/notify") as manager:
-        home.env |= {"NOTIFY_SOCKET": manager.address, "PYTHONPATH": path}
-        assert home.start().wait(20) == 1
-        assert "LookupError: no line" in home.log()
+        home.env |= {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "300000", "PYTHONPATH": path}
+        daemon = home.start()
+        wait_until(lambda: "LookupError: no line" in home.log(), "it is in the log")
+        home.meshctl("send", "bob", "hello")
+        count = manager.all().count("WATCHDOG=1")
+        wait_until(lambda: manager.all().count("WATCHDOG=1") > count + 3, "the watchdog is fed")
+        (home.path / "mended").touch()
+        wait_until(lambda: any(s.startswith("STATUS=0 agents") for s in manager.all()), "STATUS is told again")
+        assert daemon.poll() is None
+        assert home.log().count("Traceback") == 1
+        assert home.stop() == 0
 
 
 def test_a_daemon_that_a_command_of_another_service_starts_does_not_speak_for_it(home: Home) -> None:

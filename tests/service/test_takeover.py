@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from meshd import settings
+from meshd.core.clock import Mono
 from meshd.disk.files import Lock
 from meshd.errors import ConfigError
 from meshd.hosting.supervisor import Supervisor
-from meshd.receiving.agent import STALLED
+from meshd.receiving.health import STALLED
 from meshd.service import takeover
+from meshd.system import clock
 from tests.helper import Home, eventually
 
 HOLD = "import sys; from meshd.disk.files import Lock; Lock(sys.argv[1]).acquire(); print('held', flush=True); input()"
@@ -74,15 +75,15 @@ async def test_the_supervisor_tells_what_has_stopped_working(home: Home, monkeyp
     running = asyncio.create_task(supervisor.run(stopping))
     try:
         await eventually(supervisor.commands.up.is_set, "the store is up")
-        agent = await supervisor.host("bob")
-        await eventually(agent.caught_up.is_set, "it receives")
+        agent = await supervisor.names.host("bob")
+        await eventually(agent.health.caught_up.is_set, "it receives")
         assert supervisor.stuck() == []
-        agent.last_turn = time.monotonic() - STALLED - 1
+        agent.health.last_turn = Mono(clock.mono() - STALLED - 1)
         assert supervisor.stuck() == ["agent bob"]
         supervisor.commands.up.clear()
         assert supervisor.stuck() == []
         supervisor.commands.up.set()
-        agent.last_turn = time.monotonic()
+        agent.health.last_turn = clock.mono()
         (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "agent bob"]
         task.cancel()
         await eventually(task.done, "it has ended")

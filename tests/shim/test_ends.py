@@ -93,6 +93,62 @@ def test_sessions_end_while_the_daemon_is_away(own: Home, own_session: Open) -> 
         ends(client, end)
 
 
+# A session without a client, which is forked for each of its steps until its first wait, and gets a signal there. Says
+# in how many, and by which the process did not end as it should.
+AT_EACH_STEP = """
+import os, signal, socket, sys
+from meshctl import client, shim
+from meshd import paths
+
+def traced(frame, event, argument):
+    global begun, left
+    if frame.f_code.co_filename not in (client.__file__, shim.__file__):
+        return None
+    frame.f_trace_opcodes = begun = begun or frame.f_code.co_name == "_reach"  # signals are ours from there on
+    if begun and event == "opcode":
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGTERM)
+    return traced
+
+listener = socket.socket(socket.AF_UNIX)
+for find in sys.argv[1:]:  # where somebody listens, and never answers
+    path = getattr(paths, find)()
+    os.makedirs(os.path.dirname(path), mode=0o700)
+    listener.bind(path)
+    listener.listen(4096)
+begun = False
+step, code = 0, 0
+while code != 100:
+    step = left = step + 1
+    if (pid := os.fork()) == 0:
+        sys._getframe().f_trace_opcodes = True  # before: 3.12 looks for it only now
+        sys.settrace(traced)
+        code = shim.run()
+        sys.settrace(None)
+        os._exit(100 if left > 0 and code == 0 else code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code not in (0, 100):
+        print(f"step {step}: exit code {code}", file=sys.stderr)
+listener.close()
+print(step)
+"""
+
+
+@pytest.mark.parametrize("listens", [(), ("socket_path",), ("gateway_socket_path",)])
+def test_a_signal_at_any_step_leaves_nothing_open(own: Home, listens: tuple[str, ...]) -> None:
+    """Such as between making a socket and keeping it: it says so on standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EACH_STEP, *listens],
+        env=own.env | {"AGENT_MESH_NO_AUTOSTART": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 200
+
+
 @contextlib.contextmanager
 def starting_takes_long(home: Home) -> Iterator[None]:
     """Somebody else is about to start the daemon: whoever wants to, too, waits for that."""

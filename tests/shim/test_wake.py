@@ -92,6 +92,11 @@ def wake_of(home: Home, name: str) -> dict[str, Any]:
     return found
 
 
+def unread_of(home: Home, name: str) -> int:
+    unread: int = next(a["unread"] for a in home.json("status")["agents"] if a["name"] == name)
+    return unread
+
+
 @pytest.fixture
 def alice(mesh: Home, session: Open, name: str, inbox: InboxSocket) -> Client:
     client = knowing(session(name, **variables(inbox.path)))
@@ -120,6 +125,7 @@ def test_a_burst_is_one_wake_and_there_is_none_after_it_was_read(
         for _ in range(20):
             rpc.read()
     first = inbox.text(1)
+    wait_until(lambda: unread_of(mesh, name) == 20, "the whole burst is there")
     assert alice.texts() == [f"m{k}" for k in range(20)]
     wait_until(lambda: wake_of(mesh, name)["waiting_since"] is None, "all is read")
     mesh.meshctl("send", name, "one more", "--from", peer)

@@ -14,7 +14,7 @@ import pytest
 
 from meshd.core import records
 from meshd.disk import hosted, logcursor
-from meshd.hosting import sessions
+from meshd.hosting import session_names
 from tests.helper import Home, Rpc, a_home, wait_until
 
 OLD = sorted(path.name for path in Path(__file__).parent.iterdir() if re.fullmatch(r"[0-9.]+", path.name))
@@ -93,7 +93,7 @@ NEWER: dict[str, tuple[str, bytes]] = {
         line(b'{"t":"journal","name":"bob","format":1}') + line(b'{"t":"unheard-of"}') + b"torn",
     ),
     "watch cursor": ("agents/bob.watch", b'{"format":%d,"place":"?"}' % (logcursor.FORMAT + 1)),
-    "sessions.json": ("sessions.json", b'{"format":%d,"names":{"c-1":"builder"}}' % (sessions.FORMAT + 1)),
+    "sessions.json": ("sessions.json", b'{"format":%d,"names":{"c-1":"builder"}}' % (session_names.FORMAT + 1)),
 }
 
 

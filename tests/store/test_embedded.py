@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from meshd.errors import ConfigError
-from meshd.store.embedded import binary
+from meshd.store.engine import binary
 from tests.helper import Home, wait_until
 from tests.mesh.peer import texts
 from tests.store.servers import a_store, is_up, state

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from meshd.core.wake import MOMENT
 from tests.helper import Home, wait_until
 from tests.wake.claude import Claude, Events, InboxSocket, agent, send
 from tests.wake.conftest import Begin
@@ -88,6 +89,20 @@ def test_a_burst_is_one_ring(mesh: Home, bob: Claude, peer: str, inbox: InboxSoc
     bob.has(30)
     bob.hook("PreToolUse")  # which takes longer than a ring would
     assert inbox.is_quiet()
+    bob.read()
+
+
+def test_somebody_who_waits_for_the_mail_has_a_moment_before_the_ring(
+    mesh: Home, bob: Claude, peer: str, inbox: InboxSocket, events: Events
+) -> None:
+    """Whoever listens reads it by himself in that time; this one only watches."""
+    with mesh.rpc() as watching, mesh.rpc() as rpc:
+        watching.send("watch", name=bob.name)
+        wait_until(lambda: agent(mesh, bob.name)["sessions"] == 2, "somebody waits")
+        send(rpc, bob.name, peer)
+        came, rung = events.until("agent.wake", agent=bob.name), events.until("wake.rung", agent=bob.name)
+    assert rung["ts"] - came["ts"] > MOMENT / 2  # the two are dated by the clock that can be set
+    inbox.message()
     bob.read()
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from meshd.mcp.http.daemon_connection import Daemon, Line
 from meshd.mcp.http.response import Exchange
+from meshd.observing.background import Background
+
+log = logging.getLogger("meshd.mcp")
 
 # Seconds that a name stays a live session after its last request.
 LINGER = 10.0
@@ -18,13 +22,13 @@ class _Shared:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Names:
+class AgentLines:
     """A line for each name in use, and one for requests that give none."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._shared: dict[str | None, _Shared] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
 
     def line(self, name: str | None, exchange: Exchange) -> Line:
         """The line of this name, kept at least until the exchange ends: mail in its response hangs on it."""
@@ -44,9 +48,7 @@ class Names:
             shared.timer = asyncio.get_running_loop().call_later(LINGER, self._expire, name, shared)
 
     def _expire(self, name: str | None, shared: _Shared) -> None:
-        task = asyncio.create_task(self._end(name, shared), name="line")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._background.start(self._end(name, shared), f"giving up the name {name}")
 
     async def _end(self, name: str | None, shared: _Shared) -> None:
         await shared.line.close()
@@ -59,5 +61,4 @@ class Names:
             if shared.timer is not None:
                 shared.timer.cancel()
             await shared.line.close()
-        if self._closing:
-            await asyncio.wait(self._closing)
+        await self._background.join()

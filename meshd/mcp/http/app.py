@@ -24,7 +24,7 @@ from meshd.mcp.http.guard import Guard, name_of
 from meshd.mcp.http.presence import Attendance
 from meshd.mcp.http.response import EXCHANGE, HandingOver
 from meshd.mcp.http.routing import Front, SseFront, introduce
-from meshd.mcp.session import Sessions, server
+from meshd.mcp.session import Callers, server
 from meshd.observing import metrics
 
 # The daemon takes lines of 1 MiB, and a call is sent to it in one: the rest is for what is put around it.
@@ -71,7 +71,7 @@ class Application:
             await self._daemon.close()
 
     @contextlib.asynccontextmanager
-    async def _sessions(self, mcp: Server[Sessions]) -> AsyncIterator[Sessions]:
+    async def _sessions(self, mcp: Server[Callers]) -> AsyncIterator[Callers]:
         yield self._front
 
     async def _health(self, request: Request) -> JSONResponse:
@@ -109,7 +109,7 @@ class _Mcp:
 class _Sse:
     """`/sse`: a session for as long as its response lasts."""
 
-    def __init__(self, mcp: Server[Sessions], front: Front, transport: SseServerTransport) -> None:
+    def __init__(self, mcp: Server[Callers], front: Front, transport: SseServerTransport) -> None:
         self._mcp = mcp
         self._front = front
         self._transport = transport

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from typing import Any
 
-from meshd.errors import MeshError, NotAllowed, TimedOut
+from meshd.errors import DaemonDown, MeshError, NotAllowed, TimedOut
 from meshd.mcp.daemon_client import Control, DaemonGone
 
 # Seconds that calls wait for a daemon that has just gone: it may be restarting.
@@ -14,12 +14,6 @@ PATIENCE = 10.0
 PAUSE = 0.05
 OPENING = 10.0
 STATUS = 2.0
-
-
-class NotRunning(MeshError):
-    kind = "daemon_down"
-    exit_code = 3
-    retryable = True
 
 
 class Daemon:
@@ -32,7 +26,7 @@ class Daemon:
         self._asking = asyncio.Lock()
 
     async def connect(self) -> Control:
-        """Raises `NotRunning` once it has been away for `PATIENCE` seconds, whoever noticed first."""
+        """Raises `DaemonDown` once it has been away for `PATIENCE` seconds, whoever noticed first."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -41,7 +35,7 @@ class Daemon:
                 now = loop.time()
                 self._away = self._away if self._away is not None else now
                 if now - self._away > PATIENCE:
-                    raise NotRunning("meshd is not running", "Tell your user to type: meshctl up") from None
+                    raise DaemonDown("meshd is not running", "Tell your user to type: meshctl up") from None
                 await asyncio.sleep(PAUSE)  # nothing tells when a socket comes
             else:
                 self._away = None
@@ -88,7 +82,7 @@ class Line:
 
     @staticmethod
     def new_key() -> str:
-        """Names a session, so that ids made from it belong to nobody else."""
+        """AgentLines a session, so that ids made from it belong to nobody else."""
         return secrets.token_hex(16)
 
     async def control(self) -> Control:

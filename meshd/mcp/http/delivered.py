@@ -7,20 +7,15 @@ it takes; a client that closes before it has read all of that resets the connect
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import socket
-import struct
-import sys
-import termios
 
 import anyio
 
+from meshd.system.sockets import tcp_is_well, untaken
+
 # Seconds between two looks.
 _SHORTEST, _LONGEST = 0.001, 0.25
-# tcp_states.h: both ends are open, or the client has closed its own in order.
-_WELL = (1, 8)
 
 
 async def acknowledged(transport: asyncio.Transport) -> bool:
@@ -36,24 +31,9 @@ async def acknowledged(transport: asyncio.Transport) -> bool:
         return False
     pause = _SHORTEST
     with watched, anyio.CancelScope(shield=True):
-        while _is_well(watched):
-            if _outstanding(watched) == 0:
+        while tcp_is_well(watched):
+            if untaken(watched.fileno()) == 0:
                 return True
             await asyncio.sleep(pause)  # nothing tells of it
             pause = min(_LONGEST, pause * 2)
     return False
-
-
-def _is_well(connection: socket.socket) -> bool:
-    if sys.platform != "linux":
-        return True
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _WELL
-
-
-def _outstanding(connection: socket.socket) -> int:
-    """Bytes that the client's machine has not acknowledged (SIOCOUTQ, tcp(7))."""
-    if sys.platform != "linux":
-        return 0
-    with contextlib.suppress(OSError):
-        return int(struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
-    return 0

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from meshd.mcp.http.daemon_connection import Line
+from meshd.observing.background import Background
+
+log = logging.getLogger("meshd.mcp")
 
 # Seconds without the stream, and without a request: it may be reconnecting.
 ABSENCE = 10.0
@@ -34,7 +38,7 @@ class Attendance:
 
     def __init__(self) -> None:
         self._clients: dict[str, _Client] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._background = Background(log)
 
     def begin(self, session_id: str, line: Line) -> None:
         self._clients[session_id] = _Client(line)
@@ -64,9 +68,7 @@ class Attendance:
                 client.timer = asyncio.get_running_loop().call_later(ABSENCE, self._leave, client)
 
     def _leave(self, client: _Client) -> None:
-        task = asyncio.create_task(client.line.close(), name="leave")
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._background.start(client.line.close(), "giving up the name of a client that has gone")
 
     async def free(self, name: str) -> None:
         """Somebody comes by this name: whoever goes by it and is not there gives it up at once."""
@@ -77,5 +79,4 @@ class Attendance:
     async def close(self) -> None:
         for session_id in list(self._clients):
             self.end(session_id)
-        if self._leaving:
-            await asyncio.wait(self._leaving)
+        await self._background.join()

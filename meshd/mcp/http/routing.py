@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from meshd.core.text import cut, one_line
 from meshd.errors import MeshError, NotAllowed
-from meshd.mcp.http.agents import Names
+from meshd.mcp.http.agents import AgentLines
 from meshd.mcp.http.daemon_connection import Daemon, Line
 from meshd.mcp.http.guard import name_of
 from meshd.mcp.http.presence import Attendance
@@ -41,7 +41,7 @@ class Front:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._names = Names(daemon)
+        self._names = AgentLines(daemon)
         self.attendance = Attendance()
         self.sessions: Counter[str] = Counter()
 

@@ -12,10 +12,10 @@ import msgspec
 from meshd.core.names import check_name
 from meshd.errors import UsageError
 from meshd.mcp.daemon_client import DaemonGone
-from meshd.mcp.http.agents import Names
+from meshd.mcp.http.agents import AgentLines
 from meshd.mcp.http.daemon_connection import Line
 from meshd.mcp.http.response import Exchange
-from meshd.mcp.session import Session
+from meshd.mcp.session import McpSession
 from meshd.mcp.tools import Tool
 
 
@@ -45,9 +45,11 @@ class SessionCall:
             self._exchange.hand_over(result, settle)
         return result
 
-    async def _once(self, tool: Tool, arguments: dict[str, Any], request_id: object) -> tuple[Session, dict[str, Any]]:
+    async def _once(
+        self, tool: Tool, arguments: dict[str, Any], request_id: object
+    ) -> tuple[McpSession, dict[str, Any]]:
         control = await self._line.control()
-        session = Session(self._key, control)
+        session = McpSession(self._key, control)
         session.name = self._line.name
         return session, await session.call(tool, arguments, request_id)
 
@@ -62,7 +64,7 @@ def _encoded(arguments: dict[str, Any]) -> bytes:
 class LoneCall:
     """Carries out a tool call of a request that stands alone."""
 
-    def __init__(self, names: Names, exchange: Exchange, name: str | None, request_key: str | None) -> None:
+    def __init__(self, names: AgentLines, exchange: Exchange, name: str | None, request_key: str | None) -> None:
         self._names = names
         self._exchange = exchange
         self._name = name

@@ -1,13 +1,16 @@
 -- Stops waiting for the reply to a request, unless there is one: who replies later is told, and sends a message.
 --
--- KEYS  1 reply stream   2 how the request stands
--- ARGV  1 who asked   2 TTL, seconds   3 the first entry to look at
+-- Its parameters: answers.py.
 -- Returns {'kept', id, fields and values} of an entry, or {'late'}.
-if not string.match(redis.call('GET', KEYS[2]) or '', '^taken ') then
-  local entries = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', 1)
+if not string.match(redis.call('GET', KEY.asked) or '', '^taken ') then
+  local entries = redis.call('XRANGE', KEY.stream, ARG.first, '+', 'COUNT', 1)
   if #entries > 0 then
-    return {'kept', entries[1][1], entries[1][2]}
+    local id, fields, size = entries[1][1], entries[1][2], 0
+    for i = 1, #fields do
+      size = size + #fields[i]
+    end
+    return {'kept', id, size > CONST.LARGE and {} or fields} -- what is so large is no reply
   end
-  redis.call('SET', KEYS[2], 'late ' .. ARGV[1], 'EX', ARGV[2])
+  redis.call('SET', KEY.asked, 'late ' .. ARG.asker, 'EX', ARG.ttl)
 end
 return {'late'}

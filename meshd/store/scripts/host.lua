@@ -1,39 +1,57 @@
 -- Takes a name for this daemon, or tells who holds it.
 --
--- KEYS  1 lease   2 registry   3 presence   4 read record   5 group   6 the name's stream
--- ARGV  1 instance   2 TTL, seconds   3 registry JSON ('' for a hidden one)   4 name   5 now   6 takeover 0/1
---       7 nonce of the ping that tells the holder
--- Returns {1, read record or '', last id of the group, previous holder or ''}, or {0, holder, its registry or ''}.
+-- Its parameters: leases.py.
+-- Returns {1, read record or '', last id of the group, previous holder or '', entries ever added to the name's stream,
+-- how many of those that it has stand behind ARG.cursor, 1 if the last holder has left mail}, or {0, holder, its
+-- registry or ''}.
 --
 -- Lua does not roll back: everything is read before anything is written, so that a key of a wrong type takes no name.
-local holder = redis.call('GET', KEYS[1])
+local holder = redis.call('GET', KEY.lease)
+local read = redis.call('GET', KEY.read) or ''
 local previous = ''
-if holder and holder ~= ARGV[1] then
-  if ARGV[6] ~= '1' then
-    local registry = redis.pcall('GET', KEYS[2])
+if holder and holder ~= ARG.instance then
+  if ARG.takeover ~= '1' then
+    local registry = redis.pcall('GET', KEY.registry)
     return {0, holder, type(registry) == 'string' and registry or ''}
   end
   previous = holder
+elseif not holder then
+  -- A holder that did not give the name up may be there all the same, and not know that its lease is gone.
+  local sound, record = pcall(cjson.decode, read)
+  if sound and type(record) == 'table' and type(record.h) == 'string' and record.h ~= ARG.instance then
+    previous = record.h
+  end
 end
-local read = redis.call('GET', KEYS[4]) or ''
 local last = '0-0'
-local tail = redis.call('XREVRANGE', KEYS[5], '+', '-', 'COUNT', 1)
+local tail = redis.call('XREVRANGE', KEY.group, '+', '-', 'COUNT', 1)
 if #tail > 0 then
   last = tail[1][1]
 end
-redis.call('ZRANGEBYSCORE', KEYS[3], 0, 0)
-if previous ~= '' then
-  redis.call('XREVRANGE', KEYS[6], '+', '-', 'COUNT', 1)
+redis.call('ZRANGEBYSCORE', KEY.presence, 0, 0)
+local added, behind = 0, redis.call('XLEN', KEY.stream)
+if behind > 0 then
+  if ARG.cursor ~= '0-0' then
+    behind = #redis.call('XRANGE', KEY.stream, '(' .. ARG.cursor, '+')
+  end
 end
+if redis.call('EXISTS', KEY.stream) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEY.stream)
+  for i = 1, #info, 2 do
+    if info[i] == 'entries-added' then
+      added = info[i + 1]
+    end
+  end
+end
+local left = redis.call('EXISTS', KEY.left)
 
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-if ARGV[3] ~= '' then
-  redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[2])
-  redis.call('ZADD', KEYS[3], ARGV[5] + ARGV[2], ARGV[4])
+redis.call('SET', KEY.lease, ARG.instance, 'EX', ARG.ttl)
+if ARG.entry ~= '' then
+  redis.call('SET', KEY.registry, ARG.entry, 'EX', ARG.ttl)
+  redis.call('ZADD', KEY.presence, ARG.now + ARG.ttl, ARG.name)
 end
 if previous ~= '' then
   -- A ping, so that 0.1 programs know it; its answer tells us that the holder has let go.
-  redis.call('XADD', KEYS[6], 'MAXLEN', '~', 2000, '*', 'from', ARGV[4], 'msg_type', 'ping', 'nonce', ARGV[7],
-    'ts', ARGV[5], 'moved', ARGV[1])
+  redis.call('XADD', KEY.stream, 'MAXLEN', '~', CONST.MAXLEN, '*', 'from', ARG.name, 'msg_type', 'ping', 'nonce',
+    ARG.nonce, 'ts', ARG.now, 'moved', ARG.instance)
 end
-return {1, read, last, previous}
+return {1, read, last, previous, added, behind, left}

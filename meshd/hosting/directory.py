@@ -1,0 +1,95 @@
+"""Who is there: the names of the mesh, ours and everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from meshd.core.backoff import Backoff
+from meshd.core.names import Keys, is_name
+from meshd.errors import StoreError
+from meshd.hosting.entries import registered
+from meshd.store.commands import Commands
+from meshd.system import clock
+
+HOUSEKEEPING = 45.0  # seconds
+REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
+_HEARD = 1000
+_NUMBERS = 1e15
+# Of a smaller store all is seen at once; a larger one takes a few looks, and costs no more each.
+_SCAN_STEPS, _SCAN_COUNT = 4, 2500
+
+
+class Directory:
+    """Registry entries, and names of 0.1 programs, which are in no index."""
+
+    def __init__(self, keys: Keys, commands: Commands) -> None:
+        self._keys = keys
+        self._commands = commands
+        self._heard: dict[str, None] = {}
+        self._scan_cursor: bytes | int = 0
+
+    def heard(self, name: str) -> None:
+        """A name was seen in traffic: 0.1 programs have no place in the presence index."""
+        if name not in self._heard:
+            self._heard[name] = None
+            if len(self._heard) > _HEARD:
+                del self._heard[next(iter(self._heard))]
+
+    async def who(self, *, everyone: bool = False) -> list[dict[str, Any]]:
+        """Registry entries of live agents, by name; with `everyone` also names that are gone (`live` false).
+
+        Costs an index range, a bounded piece of a scan for 0.1 programs, and one MGET, whatever else is stored.
+        """
+        now = clock.wall()
+        await self._scan()
+        floor = now - REMEMBERED if everyone else now
+        index = await self._commands.call("ZRANGEBYSCORE", self._keys.presence, f"{floor:.3f}", "+inf", "WITHSCORES")
+        pairs = zip(index[::2], index[1::2], strict=True)
+        scores = {key.decode("utf-8", "replace"): float(score) for key, score in pairs}
+        expires = {name: score for name, score in scores.items() if score < _NUMBERS}
+        names = sorted({name for name in [*expires, *self._heard] if is_name(name)})
+        if not names:
+            return []
+        values = await self._commands.call("MGET", *map(self._keys.registry, names))
+        found = []
+        for name, value in zip(names, values, strict=True):
+            if value is not None:
+                found.append(registered(name, value, now))
+            elif name in expires and everyone:
+                found.append({"agent": name, "live": False, "gone_for": round(max(0.0, now - expires[name]), 1)})
+            elif name not in expires:
+                self._heard.pop(name, None)
+        return found
+
+    async def _scan(self) -> None:
+        """Look for registry keys that are in no index: a bounded piece of the store, and on from there next time."""
+        for _ in range(_SCAN_STEPS):
+            try:
+                self._scan_cursor, found = await self._commands.call(
+                    "SCAN", self._scan_cursor, "MATCH", self._keys.registry_pattern, "COUNT", _SCAN_COUNT
+                )
+            except StoreError as error:
+                if error.retryable:
+                    raise
+                return  # an access list may forbid it; the index is enough for our own agents
+            for key in found:
+                if name := self._keys.registered_name(key):
+                    self.heard(name)
+            if int(self._scan_cursor) == 0:
+                return
+
+    async def keep(self) -> None:
+        """Drop names from the index that have been gone for long, and look for 0.1's, from time to time."""
+        backoff = Backoff()
+        while True:
+            await self._commands.up.wait()
+            try:
+                await self._scan()
+                oldest = f"{clock.wall() - REMEMBERED:.3f}"
+                await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", oldest)
+            except StoreError:
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            await asyncio.sleep(HOUSEKEEPING)

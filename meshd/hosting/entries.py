@@ -1,0 +1,100 @@
+"""Registry entries: ours as they are written, and everybody's as they are read, each value checked."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, TypeVar
+
+import msgspec
+
+from meshd import __version__
+from meshd.core.text import one_line
+from meshd.core.wake import RUNGS, STEP, Worked
+from meshd.errors import NotAllowed
+from meshd.receiving.agent import Agent
+from meshd.system import clock
+
+T = TypeVar("T")
+
+_NUMBERS = 1e15  # no time, process or count is greater; JSON has no such bound
+_HOST = socket.gethostname()
+
+
+def entry(agent: Agent) -> bytes:
+    """The registry entry of an agent of ours: 0.1's four fields and more. A hidden one has none."""
+    if agent.hosted.stealth:
+        return b""
+    return msgspec.json.encode(
+        {
+            "agent": agent.name,
+            "role": agent.hosted.role,
+            "pid": os.getpid(),
+            "ts": clock.wall(),
+            "host": _HOST,
+            "version": __version__,
+            "session": agent.sessions > 0,
+            "wake": agent.wakes,
+            "worked": agent.waker.summary()["worked"],
+            "unread": len(agent.core.inbox.unread),
+            "since": agent.hosted.since,
+        }
+    )
+
+
+def registered(name: str, value: bytes, now: float) -> dict[str, Any]:
+    """A registry entry as shown: written by anybody, so every value is checked."""
+    fields = decoded(value, dict[str, Any]) or {}
+
+    def number(key: str) -> float | None:
+        found = fields.get(key)
+        sound = isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < _NUMBERS
+        return found if sound else None
+
+    def text(key: str) -> str:
+        found = fields.get(key)
+        return one_line(found)[:100] if isinstance(found, str) else ""
+
+    ts, wake, worked = number("ts"), fields.get("wake"), fields.get("worked")
+    return {
+        "agent": name,
+        "live": True,
+        "role": text("role"),
+        "host": text("host"),
+        "pid": int(number("pid") or 0) or None,
+        "ts": ts,
+        "age": round(max(0.0, now - ts), 1) if ts is not None else None,
+        "since": number("since"),
+        "session": fields.get("session") is True,
+        "unread": int(number("unread") or 0) if number("unread") is not None else None,
+        "wake": [one_line(w)[:20] for w in wake if isinstance(w, str)] if isinstance(wake, list) else [],
+        "worked": _worked(worked),
+        "version": text("version") or "0.1",
+    }
+
+
+def _worked(value: object) -> dict[str, Any] | None:
+    try:
+        worked = msgspec.convert(value, Worked)
+    except msgspec.ValidationError:
+        return None
+    return worked._asdict() if worked.rung in (*RUNGS, STEP) else None
+
+
+def decoded(value: bytes, type_: type[T]) -> T | None:
+    """JSON from the store, where anybody writes what he likes; None if it is not what it should be."""
+    try:
+        return msgspec.json.decode(value, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def held(name: str, registry: bytes) -> NotAllowed:
+    """The error that names who holds a name, by its registry entry or nothing."""
+    known = registered(name, registry or b"{}", clock.wall())
+    where = f"the daemon on {known['host']} (pid {known['pid']})" if known["host"] else "another daemon"
+    return NotAllowed(
+        f"{name} is held by {where}",
+        f"meshctl register {name} --takeover moves it here",
+        holder={"host": known["host"], "pid": known["pid"]},
+    )

@@ -1,0 +1,185 @@
+"""A name that moves: how far it was read goes with it through the store, and what only one disk still has.
+
+The read record says up to where a name was read, for whoever hosts it next. What is unread is in the name's stream; and
+what the stream has lost by then, the holder puts into the store again when it gives the name away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any, NamedTuple
+
+import msgspec
+
+from meshd.core.message import Message, decode, encode, entry_before, entry_key, is_entry_id
+from meshd.core.names import Keys, is_id, new_id
+from meshd.core.records import UNKNOWN, Moved, Position
+from meshd.core.wire import MAXLEN
+from meshd.disk.legacy import Left
+from meshd.hosting.entries import decoded
+from meshd.receiving.agent import Agent
+from meshd.settings import HARD_MESSAGE_LIMIT
+from meshd.store.commands import Commands
+from meshd.store.scripts import leases as scripts
+from meshd.system.clock import wall
+
+READ_TTL = 30 * 86400
+LEFT_PAGE = 200
+LEFT_MOST = 100_000  # messages; what a disk has beyond that stays there
+_NOTHING = Left("0-0", [], [])
+
+
+class _ReadRecord(msgspec.Struct, omit_defaults=True):
+    """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, single ids above.
+
+    `h`: the instance that holds the name, as far as it knows; empty once it has given it up.
+    """
+
+    p: str = "0-0"
+    i: int = 0
+    g: str | None = None
+    x: list[str] = []
+    h: str = ""
+
+
+class LastWord(NamedTuple):
+    """How far a name was read, and by which instance."""
+
+    moved: Moved
+    by: str
+
+
+def read_record(value: bytes) -> LastWord | None:
+    """A read record as it stands in the store; None if it is none, for anybody can write there."""
+    record = decoded(value, _ReadRecord)
+    if record is None or not (is_entry_id(record.p) and is_entry_id(record.g or "0-0") and record.i >= UNKNOWN):
+        return None
+    read_ids = [message_id for message_id in record.x if is_id(message_id)]
+    moved = Moved(position=Position(record.p, record.i), group=record.g, read_to=record.p, read_ids=read_ids)
+    return LastWord(moved, record.h)
+
+
+class Moving:
+    """What a name takes along. All of it raises `StoreError`, and `Full` where something is written down here."""
+
+    def __init__(self, keys: Keys, commands: Commands, instance: str) -> None:
+        self._keys = keys
+        self._commands = commands
+        self._instance = instance
+
+    # --- coming ---
+
+    @staticmethod
+    def place_of(agent: Agent) -> Left:
+        """Where agent-mesh 0.1 stopped, for a name that nobody has hosted since."""
+        return agent.legacy or _NOTHING
+
+    async def look(self, name: str) -> tuple[LastWord | None, bool]:
+        """How far a name was read, and whether its last holder has left mail for the next."""
+        record, left = await asyncio.gather(
+            self._commands.call("GET", self._keys.read(name)), self._commands.call("EXISTS", self._keys.left(name))
+        )
+        return read_record(record or b""), bool(left)
+
+    async def move_in(self, agent: Agent, said: LastWord | None, granted: scripts.Granted, place: Left) -> None:
+        """Go on where the name was read."""
+        core = agent.core
+        if said is None and core.inbox.group is None:
+            # Nobody has hosted it: from 0.1's cursor if it left one, else all that the store holds.
+            index = max(0, granted.added - granted.behind)
+            begin = Moved(position=Position(place.cursor, index), group=granted.group_last, read_to=place.cursor)
+            await agent.execute(lambda: [*core.move(begin), *core.adopt(place.entries)])
+            place.mark_taken()
+        elif said is not None and (said.by != self._instance or core.inbox.group is None):
+            # Not our own last word: the journal knows more, and may have gone back with a store that did.
+            if said.moved.group is None and core.inbox.group is None:
+                said.moved.group = granted.group_last
+            await agent.execute(functools.partial(core.move, said.moved))
+
+    async def take_left(self, agent: Agent) -> None:
+        """Take in what the last holder has left, and then remove it."""
+        key, last = self._keys.left(agent.name), "-"
+        while page := await self._commands.call("XRANGE", key, last, "+", "COUNT", LEFT_PAGE):
+            found = [self._left(flat) for _, flat in page]
+            messages = [message for message, _ in found if message is not None]
+            until = next((until for _, until in found if until is not None), None)
+            await agent.insist(functools.partial(agent.core.take_left, messages, until, wall()))
+            last = f"({page[-1][0].decode()}"
+        await self._commands.call("DEL", key)
+
+    def _left(self, flat: Any) -> tuple[Message | None, Position | None]:
+        """A message that was left, and up to where nothing unread is in the store; checked as every stranger's word."""
+        if not isinstance(flat, list) or len(flat) % 2:
+            return None, None
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        at, index = (fields.get(name, b"").decode("ascii", "replace") for name in (b"at", b"index"))
+        until, until_index = (fields.get(name, b"").decode("ascii", "replace") for name in (b"until", b"until_index"))
+        place = Position(until, int(until_index)) if is_entry_id(until) and until_index.isdecimal() else None
+        if not is_entry_id(at):
+            return None, place
+        message = decode(at.encode(), flat, self._keys, HARD_MESSAGE_LIMIT)
+        if not isinstance(message, Message):
+            return None, place
+        message.index = int(index) if index.isdecimal() and len(index) < 16 else 0
+        return message, place
+
+    # --- going ---
+
+    async def write_position(self, agent: Agent, *, given_up: bool) -> bool:
+        """Tell how far it was read; False if the name is not ours any more."""
+        record = agent.core.read_record()
+        value = msgspec.json.encode(
+            _ReadRecord(
+                p=record.position.at,
+                i=record.position.index,
+                g=record.group,
+                x=record.read_ids,
+                h="" if given_up else self._instance,
+            )
+        )
+        return await self._commands.script(
+            scripts.position(self._keys, agent.name, instance=self._instance, record=value, ttl=READ_TTL)
+        )
+
+    async def give_left(self, agent: Agent, *, tell: bool) -> None:
+        """Leave in the store what is unread here and not there any more. `tell`: the new holder has begun already."""
+        inbox, keys = agent.core.inbox, self._keys
+        if not inbox.unread:
+            return
+        private, group = await asyncio.gather(
+            self._commands.script(scripts.counts(keys.inbox(agent.name))),
+            self._commands.script(scripts.counts(keys.group)),
+        )
+        info, first = private.info, _begins(private)
+        left = inbox.left_behind(first, _begins(group))[:LEFT_MOST]
+        if not left:
+            return
+        known = inbox.position.index != UNKNOWN
+        base = Position(entry_before(first), info.added - info.length)
+        until = base if known and inbox.position.index >= base.index else inbox.position
+        place = ["until", until.at, "until_index", str(until.index)] if known else []
+        key = keys.left(agent.name)
+        for start in range(0, len(left), LEFT_PAGE):
+            await asyncio.gather(
+                *(
+                    self._commands.call(
+                        *("XADD", key, "*", "at", message.at, "index", message.index),
+                        *encode(message, keys),
+                        *place,
+                    )
+                    for message in left[start : start + LEFT_PAGE]
+                )
+            )
+        await self._commands.call("EXPIRE", key, READ_TTL)
+        if tell:
+            notice = ("from", agent.name, "msg_type", "ping", "nonce", new_id(), "ts", f"{wall():.3f}", "moved", "left")
+            await self._commands.call("XADD", keys.inbox(agent.name), "MAXLEN", "~", MAXLEN, "*", *notice)
+
+
+def _begins(found: scripts.Beginning) -> str:
+    """The id of the first entry that the stream has; of one that has none, the first that it may get."""
+    if found.first:
+        return found.first
+    left, right = entry_key(found.info.last)
+    return f"{left}-{right + 1}"

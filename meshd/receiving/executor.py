@@ -1,0 +1,185 @@
+"""Carries out what an agent's core decides: journal, then apply, then tell. One writer, which ends with its agent.
+
+The journal is the truth: nothing is applied or told before it is on the disk. The notify log is a hint with a failure
+of its own: that it cannot be written holds no mail back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from meshd.core.agent import AgentCore
+from meshd.core.backoff import Backoff
+from meshd.core.effects import Commit, Effect, Quarantine
+from meshd.core.records import Batch, Record
+from meshd.disk import quarantine
+from meshd.disk.journal import Journal, JournalGone
+from meshd.disk.worker import DiskWorker
+from meshd.errors import Full, MeshError
+from meshd.observing.background import Background
+from meshd.receiving.health import JOURNAL, Health
+from meshd.receiving.notify_queue import NotifyQueue
+
+log = logging.getLogger("meshd.agent")
+
+
+class Executor:
+    """Orders decisions: decide, write, apply, one after another.
+
+    `carry(effect)` carries out what is not for the disk; `told(records)` is called with what was written and applied.
+    Neither may wait. After `end(why)` nothing is written any more: whoever comes then, or waits, is told why.
+    """
+
+    def __init__(
+        self,
+        core: AgentCore,
+        journal: Journal,
+        notify: NotifyQueue,
+        disk: DiskWorker,
+        health: Health,
+        carry: Callable[[Effect], None],
+        told: Callable[[Sequence[Record]], None],
+    ) -> None:
+        self._core = core
+        self._journal = journal
+        self._notify = notify
+        self._disk = disk
+        self._health = health
+        self._carry = carry
+        self._told = told
+        self._lock = asyncio.Lock()
+        self._ended: MeshError | None = None
+        self._end = asyncio.Event()
+        self._compacting = False
+        self._background = Background(log, {"agent": core.name})
+
+    def load(self) -> None:
+        """Fold the journal, and finish the notify log. Blocks; raises `ConfigError`, `OSError`."""
+        records = self._journal.load()
+        for record in records:
+            self._core.apply(record)
+        if self._journal.damaged:
+            name, damaged = self._core.name, self._journal.damaged
+            log.error("%s: %d damaged records in the journal, kept aside", name, damaged, extra={"agent": name})
+        self._notify.recover(records)
+
+    async def execute(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
+        """Decide and carry out as one step; what was decided. Raises `Full` if the disk takes nothing.
+
+        After an error nothing has changed. A caller that is cancelled leaves the step to end by itself: what is
+        on the disk is always applied. Raises what the agent ended with, if it has ended.
+        """
+        step = self._background.start(self._outcome(decide), f"{self._core.name}: step")
+        found = await asyncio.shield(step)
+        if isinstance(found, MeshError):
+            raise found
+        return found
+
+    async def _outcome(self, decide: Callable[[], list[Effect]]) -> list[Effect] | MeshError:
+        try:
+            return await self._step(decide)
+        except MeshError as error:
+            return error
+
+    async def insist(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
+        """`execute` until the disk takes it. Between tries others may have their turn."""
+        backoff = Backoff(base=0.2, cap=5.0)
+        while True:
+            try:
+                return await self._step(decide)
+            except Full:
+                if self._ended is not None:
+                    raise
+                self._health.turned()  # a full disk is waited for
+                await self._pause(backoff.next())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until the agent ends."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._end.wait()
+        except TimeoutError:
+            pass
+
+    async def _step(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
+        async with self._lock:
+            self._check()
+            effects = decide()
+            for effect in effects:
+                match effect:
+                    case Commit(records):
+                        await self._commit(records)
+                    case Quarantine(entries):
+                        path = self._journal.path.removesuffix(".journal") + ".quarantine"
+                        await self._on_disk(functools.partial(quarantine.keep, path, entries))
+                    case _:
+                        self._carry(effect)
+            return effects
+
+    def _check(self) -> None:
+        if self._ended is not None:
+            raise type(self._ended)(self._ended.message, self._ended.hint)
+
+    async def _commit(self, records: Sequence[Record]) -> None:
+        await self._on_disk(functools.partial(self._write, records))
+        for record in records:
+            self._core.apply(record)
+        self._notify.look()
+        self._told(records)
+        if self._journal.compaction_due(self._core.inbox.unread_bytes) and not self._compacting:
+            self._compacting = True
+            self._background.start(self._compact(), f"{self._core.name}: compaction")
+
+    def _write(self, records: Sequence[Record]) -> None:
+        """In a thread: the journal first and synced, then the lines that tell of it."""
+        batch = records[-1]
+        if isinstance(batch, Batch):
+            batch.offset = self._notify.offset()
+        try:
+            self._journal.append(records)
+        except JournalGone:
+            name = self._core.name
+            log.error("%s: its journal was removed, and is written anew", name, extra={"agent": name})
+            self._rewrite()
+            self._journal.append(records)
+        if isinstance(batch, Batch):
+            self._notify.tell(batch)
+
+    def _rewrite(self) -> None:
+        """In a thread, under the lock, so that nothing is applied meanwhile."""
+        self._journal.compact(self._core.snapshot(), self._core.inbox.unread_bytes)
+
+    async def _compact(self) -> None:
+        """A failure is said and no more: the records are on the disk, and the journal goes on growing."""
+        try:
+            async with self._lock:
+                if self._ended is None:
+                    await self._on_disk(self._rewrite)
+        except Full:
+            pass
+        finally:
+            self._compacting = False
+
+    async def _on_disk(self, job: Callable[[], None]) -> None:
+        """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
+        try:
+            await self._disk.run(job)
+        except OSError as error:
+            where = os.path.dirname(error.filename or self._journal.path)
+            text = f"cannot write in {where}: {error.strerror or error}"
+            self._health.say(JOURNAL, text)
+            raise Full(text, f"free space there, or make it writable: {where}") from None
+        self._health.well(JOURNAL)
+
+    async def end(self, why: MeshError) -> None:
+        """End with the agent: a step that has begun is finished, nothing follows it, and the files are closed."""
+        self._ended = why
+        self._end.set()
+        async with self._lock:
+            self._journal.close()
+        await self._notify.end()
+        await self._background.end()

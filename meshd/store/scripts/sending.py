@@ -1,0 +1,118 @@
+"""The script that makes a send."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from meshd.core.message import PREVIEW
+from meshd.core.names import EVERYONE, Keys
+from meshd.core.wire import COUNT_TTL, DEDUPE_TTL, GATE_WINDOW, MAXLEN, Outgoing
+from meshd.store import replies
+from meshd.store.scripts.script import Invocation, Script
+
+
+class SendResult(NamedTuple):
+    """What the store said to a send.
+
+    `verdict`: `sent`, `again` (it is there under this id already), `denied` by the gate, or `other` (something else was
+    sent under this id). `entry` is its entry's id, `n` its count for this sender and target, `held` whether somebody
+    holds the target's name, `rate` the sends in the window, `left` the seconds until that ends.
+    """
+
+    verdict: str
+    entry: str
+    n: int
+    held: bool
+    rate: int
+    left: int
+
+
+class Gate(NamedTuple):
+    """How many sends of one pair the window takes, 0 for any number; `enforce`: whether more are denied."""
+
+    limit: int
+    enforce: bool
+
+
+class _Keys(NamedTuple):
+    stream: str  # where the message goes: private, or the group for a broadcast
+    group: str  # for the copy of a message that is not private
+    dedupe: str
+    rate: str
+    audit: str
+    counter: str
+    registry: str  # of the target, as is the lease
+    lease: str
+    asked: str  # how the request stands; only a request has one
+
+
+class _Args(NamedTuple):
+    id: str
+    limit: int
+    enforce: int
+    floor: int  # what the sender knows to be counted
+    copy: int
+    sender: str
+    target: str
+    text: str
+    ts: str
+    sid: str
+    preview: str  # the text's beginning, for the audit
+    digest: str  # of what is sent
+    asks: int  # seconds
+
+
+def _read(reply: object) -> SendResult:
+    verdict, entry, n, held, rate, left = replies.row(reply, str, str, int, int, int, int)
+    if verdict not in ("sent", "again", "denied", "other"):
+        raise replies.garbled(reply, "what became of a send")
+    return SendResult(verdict, entry, n, bool(held), rate, left)
+
+
+SEND = Script(
+    "send",
+    _Keys,
+    _Args,
+    _read,
+    wrote=lambda sent: sent.verdict == "sent",
+    constants={"GATE_WINDOW": GATE_WINDOW, "MAXLEN": MAXLEN, "DEDUPE_TTL": DEDUPE_TTL, "COUNT_TTL": COUNT_TTL},
+)
+
+
+def send(
+    keys: Keys, out: Outgoing, *, sid: str, floor: int, gate: Gate, digest: str, ts: float
+) -> Invocation[SendResult]:
+    """A send by the daemon's incarnation `sid`, whose last count for this pair was `floor`, at `ts` (wall seconds).
+
+    `digest` tells whether a repetition says the same.
+    """
+    broadcast = out.target == EVERYONE
+    return SEND(
+        _Keys(
+            stream=keys.group if broadcast else keys.inbox(out.target),
+            group=keys.group,
+            dedupe=keys.dedupe(out.id),
+            rate=keys.rate(out.sender, out.target),
+            audit=keys.audit,
+            counter=keys.count(sid, out.sender, out.target),
+            registry=keys.registry(out.target),
+            lease=keys.lease(out.target),
+            asked=keys.asked(out.id) if out.asks else "",
+        ),
+        _Args(
+            id=out.id,
+            limit=gate.limit if out.gated else 0,
+            enforce=int(gate.enforce),
+            floor=floor,
+            copy=0 if out.private or broadcast else 1,
+            sender=out.sender,
+            target=out.target,
+            text=out.text,
+            ts=f"{ts:.6f}",
+            sid=sid,
+            preview=out.text[:PREVIEW],  # cut here: the script would cut a character in half
+            digest=digest,
+            asks=out.asks,
+        )
+        + out.fields,
+    )
