@@ -17,8 +17,8 @@ from meshctl import client
 CHUNK = 1 << 16
 
 
-class DaemonCalls:
-    """Who asks the daemon, on one connection. To be used in a `with`.
+class Calls:
+    """What the daemon is asked on one connection. To be used in a `with`.
 
     One rule of time: from its beginning to the whole of its answer a call has so many `seconds`, its own or else the
     connection's; then `TimeoutError` is raised.
@@ -31,7 +31,7 @@ class DaemonCalls:
         self._rest = b""
         self._ids = count(1)
 
-    def __enter__(self) -> DaemonCalls:
+    def __enter__(self) -> Calls:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,13 +97,13 @@ def _left(until: float) -> float:
     return left
 
 
-def connect(seconds: float) -> DaemonCalls | None:
+def connect(seconds: float) -> Calls | None:
     """As `meshctl.client.connect`: None if nobody listens."""
     connection = client.connect()
-    return None if connection is None else DaemonCalls(connection, seconds)
+    return None if connection is None else Calls(connection, seconds)
 
 
-def reach(path: str, seconds: float) -> DaemonCalls:
+def reach(path: str, seconds: float) -> Calls:
     """A connection to who listens there. Raises `OSError`: that nobody does is one, too."""
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -112,4 +112,4 @@ def reach(path: str, seconds: float) -> DaemonCalls:
     except BaseException:
         connection.close()
         raise
-    return DaemonCalls(connection, seconds)
+    return Calls(connection, seconds)

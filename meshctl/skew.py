@@ -33,7 +33,7 @@ def warn(connection: socket, result: dict[str, Any]) -> None:
 
 def _hello(connection: socket) -> dict[str, Any]:
     try:
-        with rpc.DaemonCalls(connection, _ASK) as asked:
+        with rpc.Calls(connection, _ASK) as asked:
             return asked.call("hello")
     except (OSError, ValueError):
         return {}
