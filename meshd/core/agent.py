@@ -15,7 +15,6 @@ from meshd.core.ledger import MAX_ENTRIES, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
 from meshd.core.records import (
-    FORMAT,
     UNKNOWN,
     Batch,
     Closed,
@@ -31,13 +30,11 @@ from meshd.core.records import (
     Snapshot,
     Unread,
 )
+from meshd.core.snapshot import snapshot_of
 from meshd.core.text import one_line
 from meshd.errors import Full
 
 PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
-# Of unread messages in one record of a snapshot: whoever encodes one holds up everybody else for so long.
-SNAPSHOT_CHUNK = 200
-SNAPSHOT_BYTES = 1 << 18
 
 
 class AgentCore:
@@ -258,35 +255,8 @@ class AgentCore:
     # --- telling ---
 
     def snapshot(self) -> Iterator[Record]:
-        """Records that give the whole state: what a compacted journal holds.
-
-        They are made as they are asked for, and nothing may be applied until the last one was.
-        """
-        inbox = self.inbox
-        yield Header(name=self.name, format=FORMAT)
-        yield Snapshot(
-            position=inbox.position,
-            group=inbox.group,
-            seen=inbox.seen,
-            read_above=inbox.read_above,
-            group_above=inbox.group_above,
-            read_elsewhere=inbox.read_elsewhere,
-            counts=inbox.losses.counts,
-            unsure=inbox.losses.unsure,
-            lost_total=inbox.losses.total,
-            lost_untold=inbox.losses.untold,
-            entries=list(self.ledger.entries.values()),
-        )
-        messages: list[Message] = []
-        size = 0
-        for message in inbox.unread.values():
-            messages.append(message)
-            size += message.size
-            if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
-                yield Unread(messages=messages)
-                messages, size = [], 0
-        if messages:
-            yield Unread(messages=messages)
+        """Records that give the whole state (snapshot.py). Nothing may be applied until the last one was asked for."""
+        return snapshot_of(self.name, self.inbox, self.ledger)
 
     def read_record(self) -> Moved:
         """How far this name was read, for the daemon that hosts it next."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from meshd.core.message import Message, decode, encode, entry_before, entry_key, is_entry_id
+from meshd.core.message import Message, decode, encode, entry_before, is_entry_id
 from meshd.core.names import Keys, is_id, new_id
 from meshd.core.records import UNKNOWN, Moved, Position
 from meshd.core.wire import MAXLEN
@@ -167,7 +167,7 @@ class Moving:
         if not left:
             return
         known = inbox.position.index != UNKNOWN
-        base = Position(entry_before(first), info.added - info.length)
+        base = Position(entry_before(first) if private.first else info.last, info.added - info.length)
         until = base if known and inbox.position.index >= base.index else inbox.position
         place = ["until", until.at, "until_index", str(until.index)] if known else []
         key = keys.left(agent.name)
@@ -189,8 +189,5 @@ class Moving:
 
 
 def _begins(found: scripts.Beginning) -> str:
-    """The id of the first entry that the stream has; of one that has none, the first that it may get."""
-    if found.first:
-        return found.first
-    left, right = entry_key(found.info.last)
-    return f"{left}-{right + 1}"
+    """The id of the first entry that the stream has; of one that has none, the greatest that there can be."""
+    return found.first or f"{2**64 - 1}-{2**64 - 1}"

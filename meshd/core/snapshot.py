@@ -1,0 +1,45 @@
+"""The whole state of an agent as records: what a compacted journal holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshd.core.inbox import Inbox
+from meshd.core.ledger import Ledger
+from meshd.core.message import Message
+from meshd.core.records import FORMAT, Header, Record, Snapshot, Unread
+
+# Of unread messages in one record of a snapshot: whoever encodes one holds up everybody else for so long.
+SNAPSHOT_CHUNK = 200
+SNAPSHOT_BYTES = 1 << 18
+
+
+def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
+    """Records that give the whole state: what a compacted journal holds.
+
+    They are made as they are asked for, and nothing may be applied until the last one was.
+    """
+    yield Header(name=name, format=FORMAT)
+    yield Snapshot(
+        position=inbox.position,
+        group=inbox.group,
+        seen=inbox.seen,
+        read_above=inbox.read_above,
+        group_above=inbox.group_above,
+        read_elsewhere=inbox.read_elsewhere,
+        counts=inbox.losses.counts,
+        unsure=inbox.losses.unsure,
+        lost_total=inbox.losses.total,
+        lost_untold=inbox.losses.untold,
+        entries=list(ledger.entries.values()),
+    )
+    messages: list[Message] = []
+    size = 0
+    for message in inbox.unread.values():
+        messages.append(message)
+        size += message.size
+        if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
+            yield Unread(messages=messages)
+            messages, size = [], 0
+    if messages:
+        yield Unread(messages=messages)
