@@ -374,7 +374,7 @@ def test_an_answer_that_comes_late_proves_no_more_than_what_was_asked_before_it(
     lease = Lease()
     lease.proven(at(5))
     lease.proven(at(1))
-    assert lease.state(at(5.5)) is LeaseState.HELD
+    assert lease.state(at(5 + SURE / 2)) is LeaseState.HELD
     lease.lost()
     lease.end()
     lease.proven(at(6))
