@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,6 +81,36 @@ def test_a_demo_that_is_ended_leaves_nothing_behind(
             demo.process.send_signal(number)
             demo.end()
         wait_until(lambda: not of_home(folder), "every process has ended")
+        assert os.listdir(folder) == []
+
+
+# The demo, signalled at the moment when a command that waits has begun and nobody has been given it yet.
+SIGNALLED = """
+import signal, subprocess, sys
+from meshctl.__main__ import main
+begin = subprocess.Popen.__init__
+def begin_and_signal(self, command, *arguments, **options):
+    begin(self, command, *arguments, **options)
+    if sys.argv[0] in command:
+        signal.raise_signal(signal.SIGTERM)
+subprocess.Popen.__init__ = begin_and_signal
+sys.argv[2:] = ["demo", *sys.argv[2:]]
+del sys.argv[0]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("command", "mode"), [("listen", ()), ("mcp", ("--mcp",))])
+def test_a_signal_leaves_nothing_behind_that_has_just_begun(lone: Home, command: str, mode: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory(prefix="md") as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", SIGNALLED, command, *mode],
+            env=lone.env | {"TMPDIR": folder},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (130, "")
+        assert not of_home(folder)
         assert os.listdir(folder) == []
 
 

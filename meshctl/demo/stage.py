@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 TIMEOUT = 60
@@ -43,10 +45,11 @@ class Stage:
 
     def run(self, *arguments: str) -> tuple[str, str]:
         """What a command prints: its data, and its talk."""
-        done = subprocess.run(self.command(arguments), env=self.env, capture_output=True, text=True, timeout=TIMEOUT)
-        if done.returncode != 0:
-            raise Failed(f"{typed(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout, done.stderr
+        process = self.spawn(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        out, err = process.communicate(timeout=TIMEOUT)
+        if process.returncode != 0:
+            raise Failed(f"{typed(arguments)}: {err.strip() or out.strip()}")
+        return out, err
 
     def show(self, *arguments: str) -> str:
         """Run a command as if a user had typed it; its talk."""
@@ -61,8 +64,9 @@ class Stage:
 
     def spawn(self, arguments: tuple[str, ...], **options: Any) -> subprocess.Popen[Any]:
         """A `meshctl` that runs until it ends, or until all is cleared."""
-        process = subprocess.Popen(self.command(arguments), env=self.env, **options)
-        self._begun.append(process)
+        with _undisturbed():
+            process = subprocess.Popen(self.command(arguments), env=self.env, **options)
+            self._begun.append(process)
         return process
 
     def end(self, begun: tuple[tuple[str, ...], subprocess.Popen[str]], expected: str) -> None:
@@ -77,8 +81,27 @@ class Stage:
         for process in self._begun:
             process.terminate()
             process.wait(TIMEOUT)
+            for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+                stream.close()
         for command in ("up", "down"):
             subprocess.run(self.command((command,)), env=self.env, capture_output=True, timeout=TIMEOUT, check=False)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A signal that comes meanwhile is heard afterwards: what begins must be known to whoever is to end it."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def typed(arguments: tuple[str, ...]) -> str:
