@@ -75,6 +75,10 @@ class Executor:
             log.error("%s: %d damaged records in the journal, kept aside", name, damaged, extra={"agent": name})
         self._notify.recover(records)
 
+    def start(self) -> None:
+        """The loop runs: what `load` could not finish is tried again."""
+        self._notify.start()
+
     async def execute(
         self, decide: Callable[[], list[Effect]], ended: Callable[[bool], None] | None = None
     ) -> list[Effect]:
