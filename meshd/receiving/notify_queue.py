@@ -48,11 +48,6 @@ class NotifyQueue:
         if self._trouble is not None:
             self._flushed(self._trouble)
 
-    @property
-    def waiting(self) -> bool:
-        """Whether lines wait for the disk."""
-        return self._log.waiting
-
     def offset(self) -> int:
         """Where the next batch's lines will begin, as far as that is known."""
         return self._log.offset()
