@@ -198,8 +198,10 @@ class Leases:
     async def _say_last_word(self, agent: Agent, *, given_up: bool) -> None:
         """How far it was read, and the losses that the next holder is to tell of. Raises `StoreError`."""
         if (await self._moving.write_position(agent, given_up=given_up)).written:
-            with contextlib.suppress(Full):  # then both may tell of them
-                await agent.execute(agent.core.give_losses)
+            # If the disk does not take it, or hangs, both may tell of them.
+            with contextlib.suppress(Full, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD):
+                    await agent.execute(agent.core.give_losses)
 
     async def _await_handovers(self, agent: Agent) -> None:
         changed = asyncio.Event()
@@ -259,7 +261,7 @@ class Leases:
         self.background.start(self._regain(agent), f"regain {agent.name}")
 
     async def _regain(self, agent: Agent) -> None:
-        with contextlib.suppress(StoreError):  # its reader tries it again
+        with contextlib.suppress(StoreError, Full):  # its reader tries it again
             await self.write_position(agent)
             if await self.acquire(agent):
                 self._changes.read(agent)

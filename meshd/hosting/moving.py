@@ -113,7 +113,7 @@ class Moving:
             found = [self._left(flat) for _, flat in page]
             messages = [message for message, _ in found if message is not None]
             until = next((until for _, until in found if until is not None), None)
-            await agent.insist(functools.partial(agent.core.take_left, messages, until, wall()))
+            await agent.execute(functools.partial(agent.core.take_left, messages, until, wall()))
             last = f"({page[-1][0].decode()}"
         await self._commands.call("DEL", key)
 

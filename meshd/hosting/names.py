@@ -79,20 +79,16 @@ class Names:
             log.error("no agent is hosted: %s", self.trouble.message)
 
     async def bring_back(self) -> None:
-        """Start the agents of the last run, once the store is there, and read the group for all."""
-        await self._shared.commands.up.wait()
-        agents = list(self.agents.values())
-        await asyncio.gather(*(self._bring_back(agent) for agent in agents), return_exceptions=True)
-        for agent in agents:
-            if self.agents.get(agent.name) is agent:
-                agent.start()
-                self._group.admit(agent)
-        await self._group.run()
+        """Start the agents of the last run, once the store is there, and read the group for all.
 
-    async def _bring_back(self, agent: Agent) -> None:
-        async with self._step(agent.name):
-            if self.agents.get(agent.name) is agent and not agent.is_running:
-                await self._leases.acquire(agent)
+        Each asks for its own lease: one whose disk does not take what that brings keeps nobody else.
+        """
+        await self._shared.commands.up.wait()
+        for agent in self.agents.values():
+            if not agent.is_running:
+                agent.start()
+            self._group.admit(agent)
+        await self._group.run()
 
     def _load(self, name: str, hosted: Hosted) -> Agent:
         agent = Agent(name, hosted, Journal(paths.journal(name), name), NotifyLog(paths.notify_log(name)), self._shared)

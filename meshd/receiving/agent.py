@@ -44,7 +44,7 @@ class LeaseKeeper(Protocol):
     """Who holds names for agents: asked when it must be known whether a name is this daemon's."""
 
     async def acquire(self, agent: Agent) -> bool:
-        """Whether the name is ours, after asking. If not, the agent is let go. Raises `StoreError`."""
+        """Whether the name is ours, after asking. If not, the agent is let go. Raises `StoreError`, `Full`."""
         ...
 
     async def hold(self, agent: Agent) -> None:
@@ -185,7 +185,7 @@ class Agent:
         return self.lease.may_receive(now())
 
     async def may_receive(self) -> bool:
-        """Whether mail may be taken in, asking if that is not known. Raises `StoreError`."""
+        """Whether mail may be taken in, asking if that is not known. Raises `StoreError`, `Full`."""
         return self.holds_lease or await self._shared.keeper.acquire(self)
 
     @property

@@ -7,6 +7,7 @@ of its own: that it cannot be written holds no mail back.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import logging
 import os
@@ -57,6 +58,8 @@ class Executor:
         self._lock = asyncio.Lock()
         self._ended: MeshError | None = None
         self._end = asyncio.Event()
+        self._given_up = False  # the disk did not answer until the end: what was not begun then never is
+        self._waiting: set[asyncio.Future[list[Effect] | Exception]] = set()  # callers, each for a step
         self._compacting = False
         self._background = Background(log, {"agent": core.name})
         self.held_up: Full | None = None  # why the disk does not take what has come, while that is tried again
@@ -74,35 +77,61 @@ class Executor:
         self._notify.recover(records)
 
     def start(self) -> None:
-        """Write the lines of the notify log that waited for the agent to run."""
-        if self._notify.waiting:
-            self._background.start(self._disk.run(_nothing, self._notify.sequel), f"{self._core.name}: notify log")
+        """The loop runs: what `load` could not finish is tried again."""
+        self._notify.start()
 
-    async def execute(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
+    async def execute(
+        self, decide: Callable[[], list[Effect]], ended: Callable[[bool], None] | None = None
+    ) -> list[Effect]:
         """Decide and carry out as one step; what was decided. Raises `Full` if the disk takes nothing.
 
         After an error nothing has changed. A caller that is cancelled leaves the step to end by itself: what is
-        on the disk is always applied. Raises what the agent ended with, if it has ended.
+        on the disk is always applied. `ended` is told whether it was, at the step's end and no earlier.
+        Raises what the agent ended with, if it has ended.
         """
-        self._check()
-        step = self._background.start(self._outcome(decide), f"{self._core.name}: step")
-        found = await asyncio.shield(step)
-        if isinstance(found, MeshError):
+        step = self._background.start(self._outcome(decide, ended), f"{self._core.name}: step")
+        waiting = asyncio.shield(step)
+        self._waiting.add(waiting)
+        try:
+            found = await waiting
+        except asyncio.CancelledError:
+            step.add_done_callback(self._left)
+            raise
+        finally:
+            self._waiting.discard(waiting)
+        if isinstance(found, Exception):
             raise found
         return found
 
-    async def _outcome(self, decide: Callable[[], list[Effect]]) -> list[Effect] | MeshError:
+    async def _outcome(
+        self, decide: Callable[[], list[Effect]], ended: Callable[[bool], None] | None
+    ) -> list[Effect] | Exception:
+        done = False
         try:
-            return await self._step(decide)
-        except MeshError as error:
+            effects = await self._step(decide)
+            done = True
+            return effects
+        except asyncio.CancelledError:
+            if self._ended is None:
+                raise
+            return _again(self._ended)
+        except Exception as error:  # it is the caller's
             return error
+        finally:
+            if ended is not None:
+                ended(done)
+
+    def _left(self, step: asyncio.Task[list[Effect] | Exception]) -> None:
+        """A step whose caller did not wait for it has ended: an error that nobody expects is said here."""
+        if not step.cancelled() and isinstance(error := step.result(), Exception) and not isinstance(error, MeshError):
+            log.error("%s: a step failed", self._core.name, exc_info=error, extra={"agent": self._core.name})
 
     async def insist(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
         """`execute` until the disk takes it. Between tries others may have their turn."""
         backoff = Backoff(base=0.2, cap=5.0)
         while True:
             try:
-                effects = await self._step(decide)
+                effects = await self.execute(decide)
             except Full as full:
                 if self._ended is not None:
                     raise
@@ -138,7 +167,7 @@ class Executor:
 
     def _check(self) -> None:
         if self._ended is not None:
-            raise type(self._ended)(self._ended.message, self._ended.hint)
+            raise _again(self._ended)
 
     async def _commit(self, records: Sequence[Record]) -> None:
         await self._on_disk(functools.partial(self._write, records), self._notify.sequel)
@@ -182,7 +211,7 @@ class Executor:
     async def _on_disk(self, job: Callable[[], None], sequel: Sequel | None = None) -> None:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
         try:
-            await self._disk.run(job, sequel)
+            await self._disk.run(functools.partial(self._begin, job), sequel)
         except OSError as error:
             where = os.path.dirname(error.filename or self._journal.path)
             text = f"cannot write in {where}: {error.strerror or error}"
@@ -190,10 +219,17 @@ class Executor:
             raise Full(text, f"free space there, or make it writable: {where}") from None
         self._health.well(JOURNAL)
 
+    def _begin(self, job: Callable[[], None]) -> None:
+        """In a thread, which may have been long in coming: the files may be another one's by now."""
+        if self._given_up:
+            raise OSError(errno.ETIMEDOUT, "the disk does not answer")
+        job()
+
     async def end(self, why: MeshError) -> None:
         """End with the agent: a step that has begun is finished, nothing follows it, and the files are closed.
 
-        A disk that does not answer is not waited for beyond `END_PATIENCE`: its files are closed when it does.
+        A disk that does not answer is not waited for beyond `END_PATIENCE`, by nobody: its files are closed when it
+        does.
         """
         self._ended = why
         self._end.set()
@@ -203,6 +239,10 @@ class Executor:
         except TimeoutError:
             name = self._core.name
             log.error("%s: the disk does not answer; what it was to write may be missing", name, extra={"agent": name})
+            self._given_up = True
+            for waiting in self._waiting:
+                if not waiting.done():
+                    waiting.set_result(_again(why))
             self._background.cancel()
         else:
             await self._background.end()
@@ -210,5 +250,6 @@ class Executor:
         await self._notify.end()
 
 
-def _nothing() -> None:
-    """For a thread that is only to go on with the notify log."""
+def _again(error: MeshError) -> MeshError:
+    """The same for one more who is told."""
+    return type(error)(error.message, error.hint)

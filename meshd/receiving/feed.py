@@ -17,7 +17,9 @@ from meshd.system import clock
 
 log = logging.getLogger("meshd.group")
 
-QUEUE = 1000  # broadcasts that wait for one agent; one that has more is fed from the store, when it can take them
+# Broadcasts that wait for one agent, and bytes of them; one that has more is fed from the store, when it can take them.
+QUEUE = 1000
+QUEUE_BYTES = 4 << 20
 
 Broadcast = Message | Malformed
 
@@ -48,7 +50,7 @@ class Feed:
         self._agent = agent
         self._group = group
         self._queue: deque[tuple[Sequence[Broadcast], str]] = deque()
-        self._waiting = 0
+        self._waiting = self._bytes = 0  # in the queue
         self._behind = True
         self._forget = False
         self._taking_in = False
@@ -64,10 +66,14 @@ class Feed:
             self.at = cursor
             self._agent.wake_waiters()
             return
-        if self._waiting + len(broadcasts) > QUEUE:
-            self._fall_behind()
+        if not broadcasts and self._queue:  # most of the group's traffic is for nobody here
+            self._queue[-1] = (self._queue[-1][0], cursor)
             return
         self._waiting += len(broadcasts)
+        self._bytes += sum(map(_size, broadcasts))
+        if self._waiting > QUEUE or self._bytes > QUEUE_BYTES:
+            self._fall_behind()
+            return
         self._queue.append((broadcasts, cursor))
         self._wanted.set()
 
@@ -79,7 +85,7 @@ class Feed:
 
     def _fall_behind(self) -> None:
         self._queue.clear()
-        self._waiting = 0
+        self._waiting = self._bytes = 0
         self._behind = True
         self._wanted.set()
 
@@ -105,10 +111,9 @@ class Feed:
                 if not isinstance(error, StoreDown | StoreBusy):
                     health.say(BROADCASTS, f"broadcasts are not received: {error.message}")
                 await self._group.store_up()
-            except MeshError:
+            except MeshError:  # the disk takes nothing, which is said there; or the agent has ended
                 if self._agent.gone is not None:
                     return
-                raise
             except Exception:
                 health.say(BROADCASTS, "its broadcasts could not be taken in and are tried again; see the log")
                 log.exception("%s: broadcasts", self._agent.name, extra={"agent": self._agent.name})
@@ -136,7 +141,8 @@ class Feed:
         if not self._queue:
             self._wanted.clear()
             return
-        waiting, self._queue, self._waiting = self._queue, deque(), 0
+        waiting, self._queue = self._queue, deque()
+        self._waiting = self._bytes = 0
         await self._take_in([one for broadcasts, _ in waiting for one in broadcasts], waiting[-1][1])
 
     async def _take_in(self, broadcasts: Sequence[Broadcast], cursor: str) -> None:
@@ -154,3 +160,8 @@ class Feed:
     def has_read(self, newest: str) -> bool:
         """Whether the agent has the newest entry, by its id; empty if there is none."""
         return not newest or (self.at is not None and entry_key(self.at) >= entry_key(newest))
+
+
+def _size(one: Broadcast) -> int:
+    """Bytes that are kept for it, about."""
+    return len(one.text) if isinstance(one, Message) else sum(map(len, one.fields))

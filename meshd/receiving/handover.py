@@ -50,18 +50,24 @@ class Handover:
         try:
             # The name may be another daemon's by now, which hands out the same: then this was no read.
             await agent.ensure_confirmable()
-            await agent.execute(lambda: agent.core.mark_read(self._ids, self._lost))
         except BaseException:
-            agent.core.inbox.release(self._ids, self._lost)
-            agent.wake_waiters()
+            self._ended(read=False)
             raise
-        finally:
-            agent.handed_back(self)
+        # Whoever confirms may leave before the disk has answered: only then it is known what became of it.
+        await agent.execute(
+            lambda: agent.core.mark_read(self._ids, self._lost), lambda written: self._ended(read=written)
+        )
 
     def release(self) -> None:
         """They did not reach the reader."""
         if self._open:
             self._open = False
-            self._agent.core.inbox.release(self._ids, self._lost)
-            self._agent.handed_back(self)
-            self._agent.wake_waiters()
+            self._ended(read=False)
+
+    def _ended(self, *, read: bool) -> None:
+        agent = self._agent
+        if not read:
+            agent.core.inbox.release(self._ids, self._lost)
+        agent.handed_back(self)
+        if not read:
+            agent.wake_waiters()

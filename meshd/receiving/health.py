@@ -28,6 +28,7 @@ class Health:
         self._events = events
         self._log = troubles
         self._troubles: dict[str, str] = {}
+        self._ended = False
 
     @property
     def trouble(self) -> str | None:
@@ -44,7 +45,9 @@ class Health:
         return self._troubles.get(source)
 
     def say(self, source: str, text: str, *, exc_info: bool = False) -> None:
-        """It suffers from this now."""
+        """It suffers from this now. Of an agent that has ended nobody would say that it is over."""
+        if self._ended:
+            return
         if not self._troubles:
             self.since = clock.wall()
         if self._troubles.get(source) == text:
@@ -56,13 +59,14 @@ class Health:
 
     def well(self, *sources: str) -> None:
         """Nothing of that any more."""
-        if not any(self._troubles.pop(source, None) for source in sources):
+        if not [source for source in sources if self._troubles.pop(source, None)] or self._ended:
             return
         if not self._troubles:
             self.since = clock.wall()
         self._tell()
 
     def end(self) -> None:
+        self._ended = True
         self._log.tell(self._name, None)
 
     def _tell(self, *, exc_info: bool = False) -> None:

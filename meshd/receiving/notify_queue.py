@@ -38,11 +38,15 @@ class NotifyQueue:
         """After a start: finish the last batch's lines, which a crash may have cut off. Whatever fails, waits."""
         last = records[-1] if records else None
         self._log.finish(*((lines_of(last), last.offset) if isinstance(last, Batch) else ([], 0)))
+        try:
+            self._log.flush()
+        except OSError as error:
+            self._trouble = error
 
-    @property
-    def waiting(self) -> bool:
-        """Whether lines wait for the disk."""
-        return self._log.waiting
+    def start(self) -> None:
+        """From now on what waits is tried again, and a log in trouble is said."""
+        if self._trouble is not None:
+            self._flushed(self._trouble)
 
     def offset(self) -> int:
         """Where the next batch's lines will begin, as far as that is known."""
