@@ -57,6 +57,7 @@ class Names:
         self._events = events
         self._leases = leases
         self._shared = shared
+        self._stopping = False
         # One step for a name at a time, and any number of names at once.
         self._steps: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -180,7 +181,8 @@ class Names:
             await self._part_with(agent, why)
 
     async def _part_with(self, agent: Agent, why: str) -> None:
-        if self.agents.get(agent.name) is not agent:
+        # A daemon that stops has given its leases up, which is no reason to forget who is hosted.
+        if self.agents.get(agent.name) is not agent or self._stopping:
             return
         about = {"agent": agent.name, "event": "agent.moved"}
         log.warning("%s: %s; not hosted here any more", agent.name, why, extra=about)
@@ -203,6 +205,7 @@ class Names:
 
     async def stop(self) -> None:
         """The daemon stops: release every lease if the store is there to hear it, and receive no more."""
+        self._stopping = True
         agents = list(self.agents.values())
         if self._shared.commands.up.is_set():
             with contextlib.suppress(TimeoutError):

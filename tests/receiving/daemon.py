@@ -20,6 +20,8 @@ from meshd.disk.journal import Journal
 from meshd.hosting import names
 from meshd.hosting.supervisor import Supervisor
 from meshd.receiving.agent import Agent
+from meshd.receiving.reader import Reader
+from meshd.store.link import Link
 from tests.helper import DEADLINE, Store, eventually
 
 
@@ -64,6 +66,7 @@ class Daemon:
         self.prefix = prefix
         self.store: Any = store.client()
         self.hangs: dict[str, Hang] = {}
+        self.connections: dict[str, int] = {}  # of readers, as the store numbers them, by their agents
         self.mesh: Supervisor
         self._stopping: asyncio.Event
         self._running: asyncio.Task[None]
@@ -124,8 +127,13 @@ class Daemon:
 
 @contextlib.asynccontextmanager
 async def a_daemon(folder: Path, store: Store, prefix: str) -> AsyncIterator[Daemon]:
-    """Running; its journals can be made to hang."""
+    """Running; its journals can be made to hang, and its readers' connections are known."""
     daemon = Daemon(folder, store, prefix)
+    follow = Reader._follow
+
+    async def follow_known(reader: Reader, link: Link, stream: str) -> None:
+        daemon.connections[reader._agent.name] = await link.call("CLIENT", "ID")
+        await follow(reader, link, stream)
 
     class HangingJournal(Journal):
         def append(self, records: Iterable[Record]) -> None:
@@ -144,6 +152,7 @@ async def a_daemon(folder: Path, store: Store, prefix: str) -> AsyncIterator[Dae
         for variable, value in variables.items():
             patch.setenv(variable, value)
         patch.setattr(names, "Journal", HangingJournal)
+        patch.setattr(Reader, "_follow", follow_known)
         await daemon.start()
         try:
             yield daemon
