@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from meshd.core.agent import AgentCore
 from meshd.core.backoff import Backoff
 from meshd.core.effects import Commit, Effect, Quarantine
+from meshd.core.message import Malformed
 from meshd.core.records import Batch, Record
 from meshd.disk import quarantine
 from meshd.disk.journal import Journal, JournalGone
@@ -61,6 +62,7 @@ class Executor:
         self._given_up = False  # the disk did not answer until the end: what was not begun then never is
         self._waiting: set[asyncio.Future[list[Effect] | Exception]] = set()  # callers, each for a step
         self._compacting = False
+        self._kept: set[tuple[str, str]] = set()  # the last entries that were put aside: where they stood, and why
         self._background = Background(log, {"agent": core.name})
         self.held_up: Full | None = None  # why the disk does not take what has come, while that is tried again
 
@@ -159,11 +161,17 @@ class Executor:
                     case Commit(records):
                         await self._commit(records)
                     case Quarantine(entries):
-                        path = self._journal.path.removesuffix(".journal") + ".quarantine"
-                        await self._on_disk(functools.partial(quarantine.keep, path, entries))
+                        await self._keep(entries)
                     case _:
                         self._carry(effect)
             return effects
+
+    async def _keep(self, entries: Sequence[Malformed]) -> None:
+        """Put them aside, each once, however often their records are tried."""
+        path = self._journal.path.removesuffix(".journal") + ".quarantine"
+        if fresh := [entry for entry in entries if (entry.at, entry.reason) not in self._kept]:
+            await self._on_disk(functools.partial(quarantine.keep, path, fresh))
+        self._kept = {(entry.at, entry.reason) for entry in entries}
 
     def _check(self) -> None:
         if self._ended is not None:

@@ -37,7 +37,7 @@ class Hang:
 
     def __init__(self) -> None:
         self.on = False
-        self.waiting = 0
+        self.came = self.waiting = 0
         self._go_on = threading.Event()
         self._lock = threading.Lock()
 
@@ -46,6 +46,7 @@ class Hang:
         self.on = True
 
     def wait(self) -> None:
+        self.came += 1
         if self.on:
             with self._lock:
                 self.waiting += 1
