@@ -62,6 +62,10 @@ async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
         # What somebody else holds, or was handed out a moment ago, is no more to be had by another call.
         "more": len(box.unread) - len(messages) if p.peek else box.free,
     }
+    if agent.health.quarantined_untold:
+        data["quarantined"] = agent.health.quarantined_untold
+        if not p.peek:
+            agent.health.quarantined_untold = 0
     if (trouble := agent.health.trouble) is not None and not agent.health.of_store:
         data["trouble"] = trouble
     return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
@@ -72,7 +76,9 @@ def _unavailable(name: str, why: str) -> Unavailable:
 
 
 def show_inbox(data: dict[str, Any]) -> Printed:
-    trouble = f"warning: {data['trouble']}\n  next: meshctl doctor\n" if "trouble" in data else ""
+    bad = data.get("quarantined", 0)
+    trouble = f"⚠ {bad} QUARANTINED: what was sent could not be taken in\n" if bad else ""
+    trouble += f"warning: {data['trouble']}\n  next: meshctl doctor\n" if "trouble" in data else ""
     if not data["messages"] and not data["lost"]:
         return Printed(err=f"(no unread messages)\n{trouble}")
     lost = f"⚠ LOST {data['lost']} messages to {data['name']}\n" if data["lost"] else ""

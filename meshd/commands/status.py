@@ -112,6 +112,7 @@ def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
         "unread": len(agent.core.inbox.unread),
         "pending": len(agent.core.ledger.entries),
         "lost": agent.core.inbox.losses.total,
+        "quarantined": agent.health.quarantined,
         "sessions": agent.sessions,
         "wake": agent.waker.summary(),
         "last_received": agent.health.last_received or None,
@@ -153,6 +154,7 @@ def show_status(data: dict[str, Any]) -> Printed:
     if not data["agents"] and not data["refused"]:
         out += "agents: none; meshctl register NAME\n"
     out += "".join(_troubles(data["agents"], now))
+    out += "".join(_quarantined(agent) for agent in data["agents"])
     out += "".join(_wake_trouble(agent) for agent in data["agents"])
     out += "".join(f"{name} is not hosted: {why}\n" for name, why in data["refused"].items())
     if (group := data.get("group") or {}).get("trouble"):
@@ -225,6 +227,12 @@ def _shown_wake(wake: dict[str, Any]) -> str:
     """The rungs that are armed, the one that rings marked; `busy` if the session is told between its steps."""
     rungs = [f"{rung}*" if rung == wake["ringing"] else rung for rung in wake["armed"]]
     return ",".join([*rungs, *(["busy"] if wake["busy"] else [])]) or "-"
+
+
+def _quarantined(agent: dict[str, Any]) -> str:
+    number = agent.get("quarantined", 0)
+    many = "1 entry" if number == 1 else f"{number} entries"
+    return f"{agent['name']}: {many} could not be taken in, and stand in quarantine\n" if number else ""
 
 
 def _wake_trouble(agent: dict[str, Any]) -> str:

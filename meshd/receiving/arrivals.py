@@ -34,8 +34,11 @@ class Arrivals:
                     return
                 asked = now()
                 latest = await commands.script(scripts.latest(keys, agent.name))
-                if latest.holder == self._instance:  # the same answer is what makes sure of the lease
+                # The same answer is what makes sure of the lease.
+                if latest.holder == self._instance:
                     agent.lease.proven(asked)
+                else:
+                    agent.lease.lost()
                 with agent.waiting() as changed:
                     while agent.gone is None and not (
                         agent.reader.has_read(latest.private) and group.has_read(agent, latest.group)

@@ -171,6 +171,7 @@ class Executor:
         path = self._journal.path.removesuffix(".journal") + ".quarantine"
         if fresh := [entry for entry in entries if (entry.at, entry.reason) not in self._kept]:
             await self._on_disk(functools.partial(quarantine.keep, path, fresh))
+            self._health.put_aside(len(fresh))
         self._kept = {(entry.at, entry.reason) for entry in entries}
 
     def _check(self) -> None:

@@ -24,6 +24,8 @@ class Health:
         self.restarts = 0
         self.last_turn = clock.mono()  # of the reader
         self.last_received = 0.0
+        self.quarantined = 0  # entries that could not be taken in, since the daemon's start
+        self.quarantined_untold = 0  # of them, those that nobody was told of who has read the inbox
         self._name = name
         self._events = events
         self._log = troubles
@@ -77,6 +79,11 @@ class Health:
         if caught_up != self.caught_up.is_set():
             self.since = clock.wall()
         (self.caught_up.set if caught_up else self.caught_up.clear)()
+
+    def put_aside(self, entries: int) -> None:
+        """So many entries could not be taken in."""
+        self.quarantined += entries
+        self.quarantined_untold += entries
 
     def turned(self) -> None:
         """Its reader has come round."""
