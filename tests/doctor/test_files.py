@@ -160,7 +160,9 @@ def test_a_slow_disk(home: Home) -> None:
     home.state.mkdir(parents=True, mode=0o700)
     slow = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=150000"]
     found = named(checkup(home, through=slow), "a sync to the disk of", "warning")
-    assert re.search(r"takes 1[5-9]\d ms: every message waits for one", found["what"])
+    took = re.search(r"takes (\d+) ms: every message waits for one", found["what"])
+    assert took is not None
+    assert int(took[1]) >= 150  # a busy machine adds to it
     assert [finding["level"] for finding in checkup(home) if "a sync to the disk of" in finding["what"]] == ["ok"]
 
 
@@ -269,7 +271,7 @@ def test_a_folder_where_a_notify_log_should_be(home: Home) -> None:
     home.meshctl("send", "bob", "x", "--from", "alice")
     wait_until(lambda: (hosted(home, "bob") or {})["trouble"], "bob is in trouble")
     findings = checkup(home)
-    named(findings, f"bob: cannot write in {home.cache}: Is a directory")
+    named(findings, f"bob: its notify log {log} cannot be written: Is a directory")
     found = named(findings, f"{log} is no file")
     cured(home, found)
     wait_until(lambda: (hosted(home, "bob") or {})["trouble"] is None, "it goes on")
