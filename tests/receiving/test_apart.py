@@ -26,6 +26,7 @@ from tests.receiving.daemon import Daemon, a_daemon, clear, obstruct
 
 GOOD, BROKEN = "dora", "bob"
 HUGE = 40_000_000  # bytes of an entry that nobody reads
+PATIENCE = 90.0  # seconds; there for what hangs alone, for a busy machine takes its time over what is huge
 
 Step = tuple[Any, ...]
 Run = dict[str, Any]
@@ -93,7 +94,7 @@ class History:
         self._note_events()
         agent = self.daemon.agent(GOOD)
         lines = self.daemon.lines
-        await eventually(lambda: len(lines(GOOD)) >= len(self._expected), "all are in its notify log")
+        await eventually(lambda: len(lines(GOOD)) >= len(self._expected), "all are in its notify log", PATIENCE)
         mine = [line for line in lines(GOOD) if "📢" not in line and "broadcast" not in line]
         return self.run | {
             "lines": mine,
@@ -107,7 +108,9 @@ class History:
     async def _all_there(self) -> None:
         """She has what was sent to her so far: none of it waits for the other one."""
         inbox = self.daemon.agent(GOOD).core.inbox
-        await eventually(lambda: self._expected <= self._had | set(inbox.unread), f"{self.wrong}: all are there")
+        await eventually(
+            lambda: self._expected <= self._had | set(inbox.unread), f"{self.wrong}: all are there", PATIENCE
+        )
 
     # --- what is sent ---
 
@@ -245,17 +248,17 @@ class History:
         await self._mend()
         await daemon.mesh.names.host(BROKEN)
         agent = daemon.agent(BROKEN)
-        await eventually(agent.health.caught_up.is_set, "the broken one receives")
+        await eventually(agent.health.caught_up.is_set, "the broken one receives", PATIENCE)
         last = [next(self._texts), next(self._texts)]
         daemon.send(BROKEN, last[0])
         daemon.broadcast(last[1])
         self._expected.add(last[1])
-        await eventually(lambda: set(last) <= set(agent.core.inbox.unread), "the broken one has both")
+        await eventually(lambda: set(last) <= set(agent.core.inbox.unread), "the broken one has both", PATIENCE)
         ends = tuple(f"[{text}]" for text in last)
         await eventually(
-            lambda: sum(line.endswith(ends) for line in daemon.lines(BROKEN)) == 2, "its notify log has both"
+            lambda: sum(line.endswith(ends) for line in daemon.lines(BROKEN)) == 2, "its notify log has both", PATIENCE
         )
-        await eventually(lambda: agent.health.trouble is None, "it is well")
+        await eventually(lambda: agent.health.trouble is None, "it is well", PATIENCE)
         for told in await asyncio.gather(*self._beside, return_exceptions=True):
             assert told is None or isinstance(told, MeshError), told
 

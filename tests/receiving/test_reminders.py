@@ -51,6 +51,7 @@ async def test_a_clock_that_is_set_back_makes_nothing_later(
     agent = await owed(daemon, 0.5)
     wall.ahead = 0.0
     await eventually(lambda: asked_again(daemon) == 1, "it is asked again")
+    await eventually(lambda: not agent.core.ledger.entries["question"].unsent, "the next one is wound up")
     wall.ahead = -3600.0
     await eventually(lambda: asked_again(daemon) == 2, "and again")
     assert agent.core.ledger.entries["question"].pings == 2
