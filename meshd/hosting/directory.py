@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from meshd.core.backoff import Backoff
@@ -23,10 +24,11 @@ _SCAN_STEPS, _SCAN_COUNT = 4, 2500
 
 
 class Directory:
-    """Registry entries, and names of 0.1 programs, which are in no index."""
+    """Registry entries, and names of 0.1 programs, which are in no index. `ours`: the names that are hosted here."""
 
-    def __init__(self, keys: Keys, commands: Commands) -> None:
+    def __init__(self, keys: Keys, commands: Commands, ours: Collection[str]) -> None:
         self._keys = keys
+        self._ours = ours
         self._commands = commands
         self._heard: dict[str, None] = {}
         self._scan_cursor = 0
@@ -46,13 +48,14 @@ class Directory:
         a scan for 0.1 programs are asked for, and another one for names that are new.
         """
         now = clock.wall()
-        floor, asked = now - REMEMBERED if everyone else now, sorted({*self._known, *self._heard})
+        floor, asked = now - REMEMBERED if everyone else now, sorted({*self._known, *self._heard, *self._ours})
         present, _ = await asyncio.gather(
             self._commands.script(who(self._keys, floor=floor, names=asked)), self._scan(steps=1)
         )
         expires = {name: score for name, score in present.expires.items() if score < _NUMBERS}
         entries = dict(zip(asked, present.entries, strict=True))
-        names = sorted({*expires, *self._heard})
+        # Ours are there however many names strangers write into the index, of which a bounded number is looked at.
+        names = sorted({*expires, *self._heard, *self._ours})
         if new := [name for name in names if name not in entries]:
             present = await self._commands.script(who(self._keys, floor=floor, names=new))
             entries.update(zip(new, present.entries, strict=True))

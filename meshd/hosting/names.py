@@ -149,9 +149,9 @@ class Names:
             taken = await self._leases.take(agent, takeover=takeover)
             await self._roster.add(name, hosted)
         except BaseException as error:
-            with contextlib.suppress(StoreError):
-                await self._leases.release(agent)
-            await agent.end(error if isinstance(error, MeshError) else _deregistered(name))
+            why = error if isinstance(error, MeshError) else _deregistered(name)
+            # In its own time: who gives up to wait for the store does not wait for it once more.
+            self._leases.background.start(self._abandon(agent, why), f"abandon {name}")
             raise
         self.agents[name] = agent
         self.refused.pop(name, None)
@@ -160,6 +160,14 @@ class Names:
         self.on_hosted(name)
         self._events.publish("agent.registered", agent=name)
         return Registered(agent, taken)
+
+    async def _abandon(self, agent: Agent, why: MeshError) -> None:
+        """It was not hosted after all. Whether the store has given its lease may not be known."""
+        async with self._step(agent.name):
+            if agent.name not in self.agents:  # else it was hosted by another attempt, whose lease is the same
+                with contextlib.suppress(StoreError):
+                    await self._leases.release(agent)
+            await agent.end(why)
 
     # --- giving up ---
 

@@ -67,11 +67,11 @@ class Supervisor:
         self.outbox = Outbox(self._settings, self.keys, self.commands, secrets.token_hex(8))
         self.waits = Waiters(self.endpoint)
         self.requests = Requests(self.keys, self.outbox, self.waits)
-        self.directory = Directory(self.keys, self.commands)
+        self.agents: dict[str, Agent] = {}
+        self.directory = Directory(self.keys, self.commands, self.agents.keys())
         self.group = GroupReader(self._settings, self.keys, self.endpoint, self.commands, self.directory.heard)
         self.arrivals = Arrivals(self.keys, self.commands, self.group, self.instance)
         self.changes = Changes()
-        self.agents: dict[str, Agent] = {}
         self.gateway = GatewayProcess()
         self._disk = DiskWorker()
         self.leases = Leases(self.keys, self.commands, self.waits, self.instance, self.changes)
