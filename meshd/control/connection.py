@@ -167,10 +167,10 @@ class Connection(asyncio.Protocol):
     def _start(self, line: bytes) -> None:
         try:
             request = _decode(line)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, RecursionError) as error:  # how deep is too deep differs among Pythons
             self._fail(_id_of(line), InvalidRequest(f"not a request: {error}", _ONE_A_LINE))
             return
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._fail(None, ParseError(f"not JSON: {error}", _ONE_A_LINE))
             return
         for callback in self.on_request:
