@@ -112,7 +112,7 @@ class Leases:
         return Taken(bool(answer.previous), answered)
 
     async def acquire(self, agent: Agent) -> bool:
-        """Whether the name is ours, after asking. If not, the agent is let go. Raises `StoreError`."""
+        """Whether the name is ours, after asking. If not, the agent is let go. Raises `StoreError`, `Full`."""
         try:
             await self.take(agent, anew=False)
         except (NotAllowed, NotFound) as error:
@@ -123,7 +123,7 @@ class Leases:
     # --- asking ---
 
     async def hold(self, agent: Agent) -> None:
-        """Be sure of the lease, asking if need be. Raises `NotAllowed`, `NotFound`, `StoreError`."""
+        """Be sure of the lease, asking if need be. Raises `NotAllowed`, `NotFound`, `StoreError`, `Full`."""
         up, tried = self._commands.up, self._commands.tried
         if not tried.is_set():
             with contextlib.suppress(TimeoutError):

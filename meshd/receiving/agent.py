@@ -48,7 +48,7 @@ class LeaseKeeper(Protocol):
         ...
 
     async def hold(self, agent: Agent) -> None:
-        """Be sure of the lease, asking if need be. Raises `NotAllowed`, `NotFound`, `StoreError`."""
+        """Be sure of the lease, asking if need be. Raises `NotAllowed`, `NotFound`, `StoreError`, `Full`."""
         ...
 
     async def check(self, agent: Agent, ping: Ping) -> bool:
