@@ -13,8 +13,8 @@ EXIT_CODES = {
     1: "a negative outcome: nobody answered in time, a message was denied, doctor has found an error",
     2: "wrong usage; nothing has happened",
     3: "the daemon is not running and was not started",
-    4: "the store is out of reach, this agent's mail cannot be had now, or the outcome is unknown: the message may have "
-    "been sent, and is not sent twice if the same id is given again",
+    4: "the store is out of reach, this agent's mail cannot be had now, or the outcome is unknown: the message may "
+    "have been sent, and is not sent twice if the same id is given again",
     5: "no such agent or message",
     7: "not allowed: another daemon holds the name, or the socket is another user's",
     78: "the configuration is wrong",
