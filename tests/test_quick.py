@@ -110,7 +110,7 @@ def test_a_signal_leaves_nothing_behind_that_has_just_begun(lone: Home, command:
             text=True,
         )
         assert (done.returncode, done.stderr) == (130, "")
-        assert not of_home(folder)
+        wait_until(lambda: not of_home(folder), "every process has ended")
         assert os.listdir(folder) == []
 
 
