@@ -128,8 +128,13 @@ class Server:
         self._ended = True
 
     def end(self) -> None:
-        """Close the connections that asked for the end: to them it means that all is over."""
+        """Leave the connections that asked for the end to the end of this process: to them it means that all is over.
+
+        The interpreter's own end takes a while, with files still open: a copy of the descriptor lasts as long.
+        """
         for connection in self._await_end:
+            with contextlib.suppress(OSError):  # whoever asked has gone
+                os.dup(connection.transport.get_extra_info("socket").fileno())
             connection.close()
 
     def _gone(self, client: Client, clean: bool) -> None:
