@@ -196,7 +196,8 @@ class Sessions:
 
     async def _give_up(self, name: str) -> None:
         with contextlib.suppress(MeshError):
-            if self.holder(name) is None:
+            # Asked last: meanwhile a session may have begun that has the name now.
+            if await self._hosted.is_empty(name) and self.holder(name) is None:
                 await self._hosted.unhost(name)
 
     # --- waking ---

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.helper import Home, Store, a_home, program, wait_until
+from tests.mesh.peer import Peer
 from tests.shim.client import HELLO, MESHCTL, Client, a_session, clients_of
 from tests.shim.conftest import Open
-from tests.shim.daemon import kill_daemon, kill_gateway
+from tests.shim.daemon import daemon_pid, gateway_pid, kill_daemon, kill_gateway, stopped
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -280,6 +281,21 @@ def test_a_name_with_a_number_stays_while_something_waits_there(
     third = session(name, named=False)
     assert called(third) == f"{name}-2"
     assert third.texts() == (["hello"] if what == "mail" else [])
+
+
+def test_a_name_with_a_number_stays_while_mail_is_on_its_way_to_it(
+    own: Home, own_session: Open, name: str, mesh_store: Store, prefix: str
+) -> None:
+    """The session's end and the mail are both there when the daemon goes on."""
+    own.start()
+    own_session(name, named=False)
+    second = own_session(name, named=False)
+    with stopped(gateway_pid(own)), stopped(daemon_pid(own)):
+        Peer(mesh_store, prefix).send(f"{name}-2", "hello")
+        second.end()
+    wait_until(lambda: f"{name}-2" not in live(own), "the session is gone")
+    wait_until(lambda: "hello" in own.run("inbox", f"{name}-2", "--peek").stdout, "it is read")
+    assert own_session(name, named=False).texts() == ["hello"]
 
 
 def test_a_chosen_name_with_a_number_stays(mesh: Home, session: Open, name: str, peer: str) -> None:
