@@ -91,6 +91,7 @@ class History:
             self._text("broadcast")
         await self._all_there()
         await self._read(GOOD)
+        await self._all_confirmed()
         self._note_events()
         agent = self.daemon.agent(GOOD)
         lines = self.daemon.lines
@@ -165,6 +166,12 @@ class History:
     def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
         """What may take as long as the trouble lasts."""
         self._beside.append(asyncio.create_task(work))
+
+    async def _all_confirmed(self) -> None:
+        """Nothing is wrong any more: what was read is confirmed, or was refused."""
+        async with asyncio.timeout(PATIENCE):
+            for told in await asyncio.gather(*self._beside, return_exceptions=True):
+                assert told is None or isinstance(told, MeshError), told
 
     # --- what goes wrong ---
 
@@ -259,8 +266,6 @@ class History:
             lambda: sum(line.endswith(ends) for line in daemon.lines(BROKEN)) == 2, "its notify log has both", PATIENCE
         )
         await eventually(lambda: agent.health.trouble is None, "it is well", PATIENCE)
-        for told in await asyncio.gather(*self._beside, return_exceptions=True):
-            assert told is None or isinstance(told, MeshError), told
 
     # --- what is told ---
 
