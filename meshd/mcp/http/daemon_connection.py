@@ -105,7 +105,7 @@ class AgentLine:
             except DaemonGone:
                 await control.close()
                 if loop.time() > until:
-                    raise
+                    raise DaemonDown("meshd hangs up at once", "Tell your user to type: meshctl doctor") from None
                 await asyncio.sleep(PAUSE)  # a daemon that is being killed still lets one in
             except TimeoutError:
                 await control.close()

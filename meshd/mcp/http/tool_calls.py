@@ -1,10 +1,11 @@
 """Tool calls: of a session, and of requests that stand alone.
 
-Both are carried out once more if the daemon went meanwhile, and hand mail over through their exchange.
+Both are carried out again if the daemon went meanwhile, and hand mail over through their exchange.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from meshd.mcp.http.daemon_connection import AgentLine
 from meshd.mcp.http.response import Exchange
 from meshd.mcp.session import McpSession
 from meshd.mcp.tools import Tool
+
+_MAX_TRIES = 4  # times that one call is carried out: it may be what ends the daemon
 
 
 class SessionCall:
@@ -31,10 +34,7 @@ class SessionCall:
         # A client that reuses an id means another message if it says another thing.
         unique = (request_id, tool.name, _encoded(arguments))
         with self._exchange.waiting():
-            try:
-                session, result = await self._once(tool, arguments, unique)
-            except DaemonGone:  # once more: what is sent has an id made from `unique`, and is not sent twice
-                session, result = await self._once(tool, arguments, unique)
+            session, result = await self._carried_out(tool, arguments, unique)
         if tool.method == "session.register":
             self._line.name = session.name
 
@@ -44,6 +44,15 @@ class SessionCall:
         if tool.reads:
             self._exchange.hand_over(result, settle)
         return result
+
+    async def _carried_out(
+        self, tool: Tool, arguments: dict[str, Any], unique: object
+    ) -> tuple[McpSession, dict[str, Any]]:
+        """By this daemon or by the next: what is sent has an id made from `unique`, and is not sent twice."""
+        for _ in range(_MAX_TRIES - 1):
+            with contextlib.suppress(DaemonGone):
+                return await self._once(tool, arguments, unique)
+        return await self._once(tool, arguments, unique)
 
     async def _once(
         self, tool: Tool, arguments: dict[str, Any], request_id: object
