@@ -89,17 +89,21 @@ def connect(reach: "Callable[[socket, str], None]" = socket.connect) -> "socket 
     `reach` connects the socket to the path: for a caller that has its own way to wait.
     """
     path = paths.socket_path()
+    try:
+        return connected(path, reach)
+    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+        return None
+    except OSError as error:
+        complain(f"cannot connect to {path}: {error.strerror}\n  next: meshctl doctor\n")
+        raise SystemExit(7 if isinstance(error, PermissionError) else 3) from None
+
+
+def connected(path: str, reach: "Callable[[socket, str], None]") -> "socket":
+    """A connection to who listens there, which `reach` connects. Raises `OSError`, and what `reach` raises."""
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
         reach(connection, path)
-    except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-        connection.close()
-        return None
-    except OSError as error:
-        connection.close()
-        complain(f"cannot connect to {path}: {error.strerror}\n  next: meshctl doctor\n")
-        raise SystemExit(7 if isinstance(error, PermissionError) else 3) from None
-    except BaseException:  # a signal ends this process in the middle of it
+    except BaseException:  # also a signal, which ends this process in the middle of it
         connection.close()
         raise
     return connection

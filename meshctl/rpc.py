@@ -105,11 +105,9 @@ def connect(seconds: float) -> Calls | None:
 
 def reach(path: str, seconds: float) -> Calls:
     """A connection to who listens there. Raises `OSError`: that nobody does is one, too."""
-    connection = socket.socket(socket.AF_UNIX)
-    try:
+
+    def in_time(connection: client.socket, path: str) -> None:
         connection.settimeout(seconds)
         connection.connect(path)
-    except BaseException:
-        connection.close()
-        raise
-    return Calls(connection, seconds)
+
+    return Calls(client.connected(path, in_time), seconds)

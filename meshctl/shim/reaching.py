@@ -5,7 +5,7 @@ import select
 import sys
 import time
 
-from meshctl.client import AF_UNIX, SOCK_STREAM, connect, socket, write
+from meshctl.client import connect, connected, socket, write
 from meshctl.shim.unanswered import parsed
 from meshd import paths
 
@@ -170,16 +170,10 @@ class Way:
 
 
 def _connect_to(path: str) -> "socket | None":
-    connection = socket(AF_UNIX, SOCK_STREAM)
     try:
-        _connect(connection, path)
+        return connected(path, _connect)
     except OSError:
-        connection.close()
         return None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _connect(connection: "socket", path: str) -> None:
