@@ -9,9 +9,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.running import running
-from tests.helper import Home, Store, wait_until
+from tests.helper import Home, Store, a_home, wait_until
 
 LIMIT = 64 * 1024
+PREFIX = "bad-input"
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory, mesh_store: Store) -> Iterator[Home]:
+    """A daemon that no other tests share: what they have left open falls due at any time, and is then written."""
+    with a_home(tmp_path_factory.mktemp(PREFIX) / "home", mesh_store.url, AGENT_MESH_PREFIX=PREFIX) as home:
+        home.start()
+        yield home
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +34,9 @@ def _nothing_happened_to_others(mesh: Home, mesh_store: Store) -> Iterator[None]
 
 
 def written(store: Store) -> int:
-    """How many messages were ever written to the store."""
+    """How many messages were ever written to the mesh."""
     with store.client() as client:
-        return sum(int(client.xinfo_stream(key)["entries-added"]) for key in client.keys("mesh:to_*"))
+        return sum(int(client.xinfo_stream(key)["entries-added"]) for key in client.keys(f"{PREFIX}:to_*"))
 
 
 @pytest.mark.parametrize(

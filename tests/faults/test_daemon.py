@@ -14,10 +14,9 @@ import pytest
 from tests.faults.machines import ROUNDS, Machine, rounds_take
 from tests.faults.test_crash import TARGETS, Sender, drain, sending, sent_more
 from tests.faults.two import Two
-from tests.faults.way import Nonsense
 from tests.helper import Home, RpcError, a_home, wait_until
 from tests.mesh.peer import hosted, receiving, texts
-from tests.store.servers import a_store, commands_in, free_port, is_up, state
+from tests.store.servers import Fake, a_store, commands_in, free_port, is_up, state
 
 Answer = Callable[[bytes], bytes]
 _BAD = b"\xff\xfe\xc3\x28"
@@ -120,7 +119,7 @@ def store_of(home: Home) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", NONSENSE)
 def test_a_store_that_answers_nonsense_and_then_is_one(place: Place, case: str) -> None:
-    nonsense = Nonsense(place.port, NONSENSE[case])
+    nonsense = Fake(NONSENSE[case], place.port)
     try:
         place.home.start()
         is_said_to_be_down(place.home, case)
@@ -133,7 +132,7 @@ def test_a_store_that_answers_nonsense_and_then_is_one(place: Place, case: str) 
 
 def test_a_store_of_which_only_the_name_is_right(place: Place) -> None:
     """INFO is a store's, and all else is `OK`: whatever `status` calls it, it is not said to work."""
-    nonsense = Nonsense(place.port, to_info(_text(_INFO)))
+    nonsense = Fake(to_info(_text(_INFO)), place.port)
     try:
         place.home.start()
         is_refused(place.home, "only INFO is right")
@@ -154,7 +153,7 @@ def test_a_store_in_whose_place_something_talks_nonsense_for_a_while(place: Plac
             works(place, f"before {case}")
             home.meshctl("send", "bob", f"unread {n}", "--from", "alice")
             wait_until(lambda: (hosted(home, "bob") or {"unread": 0})["unread"] == 1, "it is received")
-        nonsense = Nonsense(place.port, answer)
+        nonsense = Fake(answer, place.port)
         try:
             is_said_to_be_down(home, case)
             assert texts(home, "bob") == [f"unread {n}"], "what was received is there"

@@ -225,37 +225,3 @@ class Way:
                 if one.connection in self._selector.get_map():
                     self._selector.unregister(one.connection)
                 one.connection.close()
-
-
-class Nonsense:
-    """Something that is no store at a store's port: `answer` is what it says to whatever it is told."""
-
-    def __init__(self, port: int, answer: Callable[[bytes], bytes]) -> None:
-        self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._open: set[socket.socket] = set()
-        self._threads = [threading.Thread(target=self._accept, name=f"nonsense at {port}")]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                self._open.add(connection)
-                self._threads.append(threading.Thread(target=self._talk, args=(connection,)))
-                self._threads[-1].start()
-
-    def _talk(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
-            while data := connection.recv(_PIECE):
-                connection.sendall(self._answer(data))
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._threads[0].join()
-        for connection in self._open:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join()

@@ -40,11 +40,14 @@ def a_store(kind: str, folder: Path, *options: str, port: int = 0) -> Iterator[S
 
 
 class Fake:
-    """Something that listens where a store should be: `answer` gives what it says to each chunk, None to hang up."""
+    """Something that listens where a store should be: `answer` gives what it says to each chunk, None to hang up.
 
-    def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
+    `port`: a free one, unless it is given.
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes | None], port: int = 0) -> None:
         self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept)]
