@@ -46,7 +46,7 @@ async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
         agent = await call.host(p.name)
     except (Full, Unreadable) as error:
         raise _unavailable(p.name, error.message) from None
-    await use.arrivals.fresh(agent)
+    fresh = await use.arrivals.fresh(agent)
     if not p.peek:
         if why := agent.held_up:
             raise _unavailable(agent.name, why)
@@ -66,8 +66,8 @@ async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
         data["quarantined"] = agent.health.quarantined_untold
         if not p.peek:
             agent.health.quarantined_untold = 0
-    if (trouble := agent.health.trouble) is not None and not agent.health.of_store:
-        data["trouble"] = trouble
+    if (trouble := agent.health.trouble) is not None or not fresh:
+        data["trouble"] = trouble or "there may be more: what the store has now is not known yet"
     return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
 
 

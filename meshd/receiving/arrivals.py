@@ -25,13 +25,13 @@ class Arrivals:
         self._commands = commands
         self._group = group
 
-    async def fresh(self, agent: Agent) -> None:
-        """Wait until the agent has what the store had at this moment, if the store answers at all."""
+    async def fresh(self, agent: Agent) -> bool:
+        """Wait until the agent has what the store had at this moment; False if that is not known in time."""
         commands, keys, group = self._commands, self._keys, self._group
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(_FRESH):
                 if not commands.up.is_set():
-                    return
+                    return False
                 asked = now()
                 latest = await commands.script(scripts.latest(keys, agent.name))
                 # The same answer is what makes sure of the lease.
@@ -45,3 +45,5 @@ class Arrivals:
                     ):
                         await changed.wait()
                         changed.clear()
+                return True
+        return False

@@ -88,6 +88,23 @@ def test_a_store_killed_while_readers_wait(here: Home, own: Store) -> None:
     wait_until(lambda: texts(here, "carol", peek=True) == ["all"], "broadcasts go on")
 
 
+@pytest.mark.parametrize("how", ["pause", "kill"])
+def test_an_inbox_says_that_there_may_be_more_than_is_known(here: Home, own: Store, how: str) -> None:
+    """What was received is given; that nothing else waits is not claimed while the store does not say so."""
+    here.start()
+    here.meshctl("register", "bob")
+    assert here.run("inbox", "bob").stderr == "(no unread messages)\n"
+    getattr(own, how)()
+    done = here.run("inbox", "bob")
+    assert (done.returncode, done.stdout) == (0, "")
+    nothing, warning = done.stderr.split("\n", 1)
+    assert nothing == "(no unread messages)"
+    assert warning.startswith("warning: ")
+    assert warning.endswith("\n  next: meshctl doctor\n")
+    own.resume() if how == "pause" else own.start()
+    wait_until(lambda: here.run("inbox", "bob").stderr == "(no unread messages)\n", "it is known again")
+
+
 def test_a_send_rides_out_a_short_outage(here: Home, own: Store) -> None:
     """Asked while the store is down and answered when it is back, inside the deadline: sent, once."""
     here.start()
