@@ -76,10 +76,6 @@ class Inbox:
         behind = entry_key(info.last) < entry_key(self.position.at)
         return behind or info.added < self.position.index
 
-    def lags(self, info: StreamInfo) -> bool:
-        """Whether the stream holds entries that were not taken in."""
-        return info.length > 0 and entry_key(self.position.at) < entry_key(info.last)
-
     def is_behind(self, position: Position) -> bool:
         return (entry_key(self.position.at), self.position.index) < (entry_key(position.at), position.index)
 

@@ -20,7 +20,6 @@ from meshd.hosting.roster import Roster
 from meshd.observing.events import EventHub
 from meshd.receiving.agent import Agent, Shared
 from meshd.receiving.broadcasts import GroupReader
-from meshd.store.scripts.leases import counts
 from meshd.system import clock
 
 log = logging.getLogger("meshd")
@@ -183,12 +182,6 @@ class Names:
                 raise NotFound(f"{name} is not hosted here", "meshctl who")
             await self._drop(agent, _deregistered(name))
             self._events.publish("agent.deregistered", agent=name)
-
-    async def is_empty(self, name: str) -> bool:
-        """Whether no mail waits for a name, nor is on its way here from the store. Raises `MeshError`."""
-        found = await self._shared.commands.script(counts(self._shared.keys.inbox(name)))
-        agent = self.agents.get(name)
-        return agent is not None and not agent.core.inbox.unread and not agent.core.inbox.lags(found.info)
 
     async def let_go(self, agent: Agent, why: str) -> None:
         """Another daemon has the name: host it no more."""

@@ -19,6 +19,8 @@ from meshd.errors import MeshError, NotAllowed
 from meshd.hosting.names import Names
 from meshd.hosting.session_names import SessionNames, first_name, from_folder, variants
 from meshd.observing.background import Background
+from meshd.receiving.agent import Agent
+from meshd.receiving.arrivals import Arrivals
 from meshd.receiving.changes import Changes
 from meshd.waking.waiting_hooks import WaitingHooks
 from meshd.waking.waker import Bell
@@ -53,12 +55,18 @@ class Sessions:
     """All live sessions, one name each. `path`: where the names are remembered."""
 
     def __init__(
-        self, path: str, names: Names, changes: Changes, store_up: Callable[[], Coroutine[Any, Any, Any]]
+        self,
+        path: str,
+        names: Names,
+        changes: Changes,
+        arrivals: Arrivals,
+        store_up: Callable[[], Coroutine[Any, Any, Any]],
     ) -> None:
         self.live: dict[str, Session] = {}
         self._hosted = names
         self._agents = names.agents
         self._changed = changes.shown
+        self._arrivals = arrivals
         self._store_up = store_up
         self._names = SessionNames(path)
         self._hooks = WaitingHooks()
@@ -191,14 +199,17 @@ class Sessions:
         agent.waker.disarm("hook", self._hooks.bell(session.client_session))
         self._changed(agent)
         # A name with a number was made up for one of several sessions: it goes with it, unless mail waits there.
-        if session.made == name and not agent.core.inbox.unread and not agent.core.ledger.entries:
-            self._background.start(self._give_up(name), f"give up {name}")
+        if session.made == name:
+            self._background.start(self._give_up(agent), f"give up {name}")
 
-    async def _give_up(self, name: str) -> None:
-        with contextlib.suppress(MeshError):
-            # Asked last: meanwhile a session may have begun that has the name now.
-            if await self._hosted.is_empty(name) and self.holder(name) is None:
-                await self._hosted.unhost(name)
+    async def _give_up(self, agent: Agent) -> None:
+        await self._store_up()
+        if not await self._arrivals.fresh(agent) or agent.core.inbox.unread or agent.core.ledger.entries:
+            return
+        # Asked last: meanwhile a session may have begun that has the name now.
+        if agent.gone is None and self.holder(agent.name) is None:
+            with contextlib.suppress(MeshError):
+                await self._hosted.unhost(agent.name)
 
     # --- waking ---
 

@@ -92,9 +92,8 @@ class Supervisor:
         roster = Roster(os.path.join(paths.state_dir(), "hosted.json"), self._disk)
         self.names = Names(self.agents, roster, self.leases, shared, self.group, self.events)
         self.leases.let_go = self.names.let_go
-        self.sessions = Sessions(
-            os.path.join(paths.state_dir(), "sessions.json"), self.names, self.changes, self.commands.up.wait
-        )
+        known = os.path.join(paths.state_dir(), "sessions.json")
+        self.sessions = Sessions(known, self.names, self.changes, self.arrivals, self.commands.up.wait)
         self.names.on_hosted = self.sessions.hosted
         self.background = Background(log)
         self._supplied: dict[type, Any] = {}
