@@ -21,6 +21,7 @@ import pytest
 from tests.cli.running import Running, running
 from tests.faults.way import Way
 from tests.helper import DEADLINE, Home, Rpc, RpcError, Store, wait_until
+from tests.helper.processes import state_of
 from tests.mesh.peer import hosted
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "4"))
@@ -66,8 +67,7 @@ class Machine:
 
     def stop(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
-        state = Path(f"/proc/{self.pid}/stat")
-        wait_until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "the daemon is stopped")
+        wait_until(lambda: state_of(self.pid) == "T", "the daemon is stopped")
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

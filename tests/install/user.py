@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helper import wait_until
+from tests.helper.processes import state_of
 
 OUR_PROGRAM = str(Path(sys.executable).parent / "meshctl")
 
@@ -99,6 +100,8 @@ class User:
 
             wait_until(asked, "it asks")
             if keys == "^C":
+                # Python leaves a signal that comes right before it reads for after that.
+                wait_until(lambda: state_of(process.pid) == "S", "it waits for the answer")
                 process.send_signal(signal.SIGINT)
             else:
                 os.write(ours, keys.encode())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.helper import Home, wait_until
+from tests.helper.processes import alive
 
 
 def sessions_of(home: Home, name: str) -> int:
@@ -23,8 +24,13 @@ def waiting(home: Home, name: str) -> int:
 
 
 def daemon_pid(home: Home) -> int:
-    """The daemon's pid, from its lock, which is empty for a moment while it is taken."""
-    return int(wait_until(lambda: Path(home.socket + ".lock").read_text(), "the lock names its holder"))
+    """The daemon's pid, from its lock, which is empty for a moment while it is taken, and names one that has gone."""
+
+    def find() -> int | None:
+        pid = int(Path(home.socket + ".lock").read_text() or 0)
+        return pid if alive(pid) else None
+
+    return int(wait_until(find, "the lock names its holder"))
 
 
 def children(pid: int) -> dict[int, str]:
@@ -43,14 +49,6 @@ def gateway_pid(home: Home) -> int:
         return next((pid for pid, line in children(daemon_pid(home)).items() if "meshd.mcp" in line), None)
 
     return int(wait_until(find, "the daemon has a gateway"))
-
-
-def alive(pid: int) -> bool:
-    """Whether the process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def kill(pid: int) -> None:

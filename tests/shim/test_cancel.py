@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import sys
 import termios
-from pathlib import Path
 
 import pytest
 
 from tests.helper import Home, wait_until
+from tests.helper.processes import state_of
 from tests.shim.client import Client
 from tests.shim.conftest import Open
 from tests.shim.daemon import gateway_pid, stopped, waiting
@@ -82,8 +82,7 @@ def idle(client: Client) -> bool:
     """Whether the shim has read all that was written to it, and sleeps."""
     assert client.process.stdin is not None
     left = int.from_bytes(fcntl.ioctl(client.process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
-    state = Path(f"/proc/{client.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return left == 0 and state == "S"
+    return left == 0 and state_of(client.process.pid) == "S"
 
 
 @pytest.mark.parametrize(

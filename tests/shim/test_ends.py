@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.helper import Home, wait_until
+from tests.helper.processes import alive
 from tests.shim.client import HELLO, MESHCTL, Client
 from tests.shim.conftest import Open
-from tests.shim.daemon import alive, children, gateway_pid, sessions_of
+from tests.shim.daemon import children, gateway_pid, sessions_of
 
 AT_ONCE = 1.0
 

@@ -16,10 +16,10 @@ import pytest
 
 from meshctl.shim import MAX_LINE
 from tests.helper import DEADLINE, Home, Store, a_home, program, wait_until
+from tests.helper.processes import alive
 from tests.shim.client import HELLO, Client, McpError, a_session, clients_of
 from tests.shim.conftest import Open
 from tests.shim.daemon import (
-    alive,
     children,
     gateway_pid,
     kill_daemon,

@@ -16,6 +16,7 @@ import redis
 from meshd.errors import ConfigError
 from meshd.store.engine import binary
 from tests.helper import Home, wait_until
+from tests.helper.processes import alive
 from tests.mesh.peer import texts
 from tests.store.servers import a_store, is_up, state
 
@@ -26,14 +27,6 @@ def socket_of(home: Home) -> str:
 
 def client_of(home: Home) -> Any:
     return redis.Redis(unix_socket_path=socket_of(home), protocol=2)
-
-
-def gone(pid: int) -> bool:
-    """Whether no process has that id, or only a dead one that waits for its parent."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def listens_on_tcp(pid: int) -> bool:
@@ -110,7 +103,7 @@ def test_a_clean_stop_ends_it_and_keeps_its_data(lone: Home) -> None:
     lone.meshctl("send", "bob", "kept", "--from", "alice")
     pid = state(lone)["pid"]
     lone.meshctl("down")
-    wait_until(lambda: gone(pid), "the server has ended")
+    wait_until(lambda: not alive(pid), "the server has ended")
     assert not os.path.exists(socket_of(lone))
     assert lone.meshctl("listen", "bob", "--timeout", "15") == "[DIRECT from alice] kept\n"
     assert state(lone)["pid"] != pid
