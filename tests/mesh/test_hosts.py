@@ -255,7 +255,10 @@ def sent_more(sent: list[str], than: int) -> bool:
 
 
 def test_no_message_is_missed_while_a_name_moves_under_load(home: Home, other: Home, peer: Peer) -> None:
-    """Sent without a pause while the name moves there and back twice: each arrives once, in order."""
+    """Sent without a pause while the name moves there and back twice: each arrives once, in order.
+
+    A holder that does not answer in time may have been too busy, and what was read there last may come again.
+    """
     start(home, other)
     home.meshctl("register", "bob")
     stopping = threading.Event()
@@ -270,19 +273,21 @@ def test_no_message_is_missed_while_a_name_moves_under_load(home: Home, other: H
     thread = threading.Thread(target=sender)
     thread.start()
     received: list[str] = []
+    again: set[str] = set()
     try:
         holder, next_one = home, other
         for _ in range(4):
             enough = len(received) + 50
             wait_until(partial(sent_more, sent, enough), "some more are sent")
-            next_one.meshctl("register", "bob", "--takeover")
+            if not next_one.json("register", "bob", "--takeover")["taken_over"]["answered"]:
+                again |= set(received)
             holder, next_one = next_one, holder
-            received += texts(holder, "bob", limit=20)
+            received += [text for text in texts(holder, "bob", limit=20) if text not in again]
     finally:
         stopping.set()
         thread.join()
     wait_until(lambda: texts(holder, "bob", peek=True)[-1:] == sent[-1:], "the last one is received")
-    received += texts(holder, "bob")
+    received += [text for text in texts(holder, "bob") if text not in again]
     assert received == sent
 
 
