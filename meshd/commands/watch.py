@@ -54,15 +54,19 @@ async def watch(call: Call, p: WatchParams, use: Watching) -> Result:
 
 
 async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, changed: asyncio.Event) -> None:
+    told: set[str] = set()
     if await _in_thread(cursor.is_new):
         await use.arrivals.fresh(agent)
         await _in_thread(cursor.to_end)
         if agent.core.inbox.unread:
+            told = set(agent.core.inbox.unread)
             await call.emit(Result({"line": _unread_line(agent)}))
     quiet_since = 0.0
     while True:
         changed.clear()
         lines = await _in_thread(cursor.read)
+        if told:  # a line is written after its message is there
+            lines = [line for line in lines if line.rpartition("[")[2].removesuffix("]") not in told]
         # The first line of a burst goes out at once; what follows is gathered.
         if len(lines) > BURST_LINES:
             lines = [_burst_line(lines, agent.name)]

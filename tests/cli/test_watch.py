@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from tests.cli.running import running
-from tests.helper import Home
+from tests.helper import Home, wait_until
 
 
 def test_a_watch_prints_the_notify_lines_as_they_come(mesh: Home, name: str) -> None:
@@ -28,6 +28,22 @@ def test_the_first_watch_says_how_much_is_unread_instead_of_the_whole_past(mesh:
         mesh.meshctl("send", name, "old", "--from", sender)
     mesh.meshctl("register", name)
     assert mesh.meshctl("watch", name, "--timeout", "1") == f"📨 3 unread from alice, carol: meshctl inbox {name}\n"
+
+
+def test_what_the_first_watch_tells_as_unread_is_not_told_again_by_its_line(home: Home) -> None:
+    """The lines of what was received are written after it, and here not before the log's folder is there."""
+    home.start()
+    log = home.cache / "notify-bob.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.symlink_to(home.path / "missing" / "log")
+    home.meshctl("register", "bob")
+    first = home.meshctl("send", "bob", "one", "--from", "alice").split()[1]
+    with running(home, "watch", "bob") as watch:
+        assert watch.line() == "📨 1 unread from alice: meshctl inbox bob"
+        log.unlink()
+        wait_until(lambda: first in "".join(home.notify_lines("bob")), "the line is written")
+        second = home.meshctl("send", "bob", "two", "--from", "alice").split()[1]
+        assert watch.line() == f"📨 alice: two [{second}]"
 
 
 def test_between_two_watches_nothing_is_missed_and_nothing_comes_twice(home: Home) -> None:
