@@ -16,11 +16,21 @@ class Backoff:
         self.base = base
         self.cap = cap
         self.attempts = 0
+        self._last = 0.0
 
     def next(self) -> float:
         ceiling = min(self.cap, self.base * 2 ** min(self.attempts, 30))
         self.attempts += 1
-        return random.uniform(ceiling / 10, ceiling)
+        self._last = random.uniform(ceiling / 10, ceiling)
+        return self._last
+
+    def stood(self, seconds: float) -> None:
+        """Start over after an attempt that succeeded, and stood for so long before it ended.
+
+        Unless the pause before it was longer: what ends again and again as soon as it succeeds is not hurried.
+        """
+        if seconds > self._last:
+            self.reset()
 
     def reset(self) -> None:
         self.attempts = 0

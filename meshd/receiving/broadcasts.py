@@ -81,8 +81,8 @@ class GroupReader:
                     self._commands.check_now()
                 except Exception:
                     self._say_trouble("the group's reader failed and is started again; see the log", exc_info=True)
+                await self._commands.back_up(backoff)
                 await asyncio.sleep(backoff.next())
-                await self._commands.up.wait()
         finally:
             await self._background.end()
 
@@ -90,8 +90,8 @@ class GroupReader:
         """Whether it should have come round by now, the store being up. `mono` in monotonic seconds."""
         return self.cursor is not None and mono - self._last_turn > STALLED
 
-    async def store_up(self) -> None:
-        await self._commands.up.wait()
+    async def store_up(self, backoff: Backoff) -> None:
+        await self._commands.back_up(backoff)
 
     def _say_trouble(self, text: str | None, *, exc_info: bool = False) -> None:
         """This keeps broadcasts from everybody; None: nothing does any more."""
@@ -168,10 +168,12 @@ class GroupReader:
 
     async def _follow(self, backoff: Backoff) -> None:
         link = await Link.open(self._endpoint, first=True)
+        reads_since: float | None = None
         try:
             while True:
                 self._last_turn = clock.mono()
                 info, _ = await link.probe(self._keys.group, "$", 1)
+                reads_since = reads_since or clock.mono()
                 self._say_trouble(None)
                 went_back = self.cursor is not None and entry_key(info.last) < entry_key(self.cursor)
                 for listener in self._listeners:
@@ -191,6 +193,8 @@ class GroupReader:
                     self._hand_out(raw)
                     await asyncio.sleep(0)  # many agents are fed from one read: others have their turn
         finally:
+            if reads_since is not None:
+                backoff.stood(clock.mono() - reads_since)
             await link.close()
 
     def _hand_out(self, raw: RawEntries) -> None:

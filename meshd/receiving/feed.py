@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -33,8 +32,8 @@ class Group(Protocol):
         """Broadcasts behind `since`, up to `to` at most, and where they end."""
         ...
 
-    async def store_up(self) -> None:
-        """Wait until the store answers."""
+    async def store_up(self, backoff: Backoff) -> None:
+        """Wait until the store answers. The backoff starts over if it did not."""
         ...
 
 
@@ -49,7 +48,7 @@ class Feed:
         self.at = agent.core.inbox.group
         self._agent = agent
         self._group = group
-        self._queue: deque[tuple[Sequence[Broadcast], str]] = deque()
+        self._queue: list[tuple[Sequence[Broadcast], str]] = []
         self._waiting = self._bytes = 0  # in the queue
         self._behind = True
         self._forget = False
@@ -110,7 +109,7 @@ class Feed:
             except StoreError as error:
                 if not isinstance(error, StoreDown | StoreBusy):
                     health.say(BROADCASTS, f"broadcasts are not received: {error.message}")
-                await self._group.store_up()
+                await self._group.store_up(backoff)
             except MeshError:  # the disk takes nothing, which is said there; or the agent has ended
                 if self._agent.gone is not None:
                     return
@@ -141,7 +140,7 @@ class Feed:
         if not self._queue:
             self._wanted.clear()
             return
-        waiting, self._queue = self._queue, deque()
+        waiting, self._queue = self._queue, []
         self._waiting = self._bytes = 0
         await self._take_in([one for broadcasts, _ in waiting for one in broadcasts], waiting[-1][1])
 

@@ -31,16 +31,17 @@ class Reader:
         self._shared = shared
         self._health = agent.health
         self._budget = Budget(READ_COUNT)
+        self._backoff = Backoff()
+        self._reads_since: float | None = None  # monotonic; None before the first answer on this connection
 
     async def run(self) -> None:
         """Receive until cancelled, or until the name is held elsewhere: the one restart wrapper.
 
         A fault here harms no other agent.
         """
-        backoff, agent, commands = Backoff(), self._agent, self._shared.commands
+        agent, commands = self._agent, self._shared.commands
         while True:
             self._health.turned()
-            started = clock.mono()
             try:
                 if not await agent.may_receive():
                     return
@@ -51,26 +52,27 @@ class Reader:
                 source = STORE if isinstance(error, StoreDown | StoreBusy) else READER
                 self._health.say(source, error.message)
                 commands.check_now()
-                await commands.up.wait()
+                await commands.back_up(self._backoff)
             except MeshError:  # the disk takes nothing, which is said there; or the agent has ended
                 if agent.gone is not None:
                     return
             except Exception:
                 self._health.restarts += 1
                 self._health.say(READER, "its reader failed and is started again; see the log", exc_info=True)
-            if clock.mono() - started > 60:
-                backoff.reset()
-            await asyncio.sleep(backoff.next())
+            await asyncio.sleep(self._backoff.next())
 
     async def _receive(self) -> None:
         stream = self._shared.keys.inbox(self._agent.name)
         while True:
             link = await Link.open(self._shared.endpoint)
+            self._reads_since = None
             try:
                 return await self._follow(link, stream)
             except TooLarge:
                 await self._around(stream)
             finally:
+                if self._reads_since is not None:
+                    self._backoff.stood(clock.mono() - self._reads_since)
                 self._health.set_caught_up(False)
                 await link.close()
 
@@ -103,6 +105,10 @@ class Reader:
             went_back = info is not None and core.inbox.went_back(info)
             effects = await agent.insist(functools.partial(core.receive, entries, last, clock.wall(), info))
             self._health.well(READER, STORE)
+            if self._reads_since is None:
+                self._reads_since = clock.mono()
+            if raw:  # a connection that has brought something was worth its price, however soon it ends
+                self._backoff.reset()
             if went_back:
                 agent.lease.lost()  # and with the stream's end perhaps the lease: it is asked for before the rest
             moved = next((effect for effect in effects if isinstance(effect, CheckLease)), None)

@@ -89,7 +89,7 @@ class Reminders:
                 if all(sent):
                     backoff.reset()
                 else:
-                    await self._shared.commands.up.wait()
+                    await self._shared.commands.back_up(backoff)
                     await asyncio.sleep(backoff.next())
         finally:
             self._resending = False

@@ -137,6 +137,12 @@ class Commands:
             return StoreDown("the store does not answer", "meshctl status")
         return type(trouble)(trouble.message, trouble.hint)
 
+    async def back_up(self, backoff: Backoff) -> None:
+        """Wait until the store is up. If it was away, that outage is over, and the backoff starts over."""
+        if not self.up.is_set():
+            await self.up.wait()
+            backoff.reset()
+
     def check_now(self) -> None:
         """Somebody's connection broke: find out at once whether the store is still there."""
         self._retry_now.set()
@@ -171,16 +177,16 @@ class Commands:
     async def _connected(self, backoff: Backoff) -> None:
         """One connection, as long as it stands. Raises `StoreError` at its end."""
         link = await Link.open(self.endpoint, first=True, bound=_BOUND)
-        started = clock.mono()
         try:
             self.server = await greet(link, REPLY_TIMEOUT)
             self._set_up()
-            await self._serve(link)
+            started = clock.mono()
+            try:
+                await self._serve(link)
+            finally:
+                backoff.stood(clock.mono() - started)
         finally:
             await link.close()
-            # Only what has stood for a while starts over: a store that greets and then refuses is not hurried.
-            if clock.mono() - started > backoff.cap:
-                backoff.reset()
 
     async def _serve(self, link: Link) -> None:
         while True:

@@ -106,3 +106,13 @@ def test_backoff_stays_within_its_bounds(base: float, cap: float, attempts: int)
         assert ceiling / 10 <= backoff.next() <= ceiling
     backoff.reset()
     assert backoff.next() <= min(cap, base)
+
+
+@given(attempts=st.integers(1, 20), factor=st.floats(0, 2))
+def test_a_backoff_starts_over_with_a_success_that_outlasts_its_price(attempts: int, factor: float) -> None:
+    """However often that happens; what ends at once, again and again, is tried ever less often."""
+    backoff = Backoff()
+    for _ in range(attempts):
+        paused = backoff.next()
+    backoff.stood(paused * factor)
+    assert (backoff.attempts == 0) == (factor > 1)
