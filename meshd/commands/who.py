@@ -31,16 +31,7 @@ class WhoParams(Params):
 
 
 async def who(call: Call, p: WhoParams, use: Looking) -> Result:
-    found = await use.directory.who(everyone=p.all)
-    for entry in found:
-        agent = use.agents.get(entry["agent"])
-        if agent is not None and agent.lease.ours:  # ours: as it is now, not as it was registered
-            entry["session"] = agent.sessions > 0
-            entry["unread"] = len(agent.core.inbox.unread)
-            entry["wake"] = agent.wakes
-            entry["worked"] = agent.waker.summary()["worked"]
-            entry["here"] = True
-    return Result({"agents": found})
+    return Result({"agents": await use.directory.who(everyone=p.all)})
 
 
 def show_who(data: dict[str, Any]) -> Printed:

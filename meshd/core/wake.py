@@ -14,7 +14,6 @@ unread mail may be told once more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from meshd.core.clock import Mono, Wall
@@ -168,7 +167,7 @@ class Ladder:
             self._end_round(now)
             if now < self._due:
                 return None
-        rung = next(rung for rung in _in_order(self.armed) if rung not in self._tried)
+        rung = next(rung for rung in self.ladder() if rung not in self._tried)
         self._tried.add(rung)
         self._add_teller(rung)
         self.rung = rung
@@ -211,12 +210,7 @@ class Ladder:
 
     def ladder(self) -> list[str]:
         """The armed rungs, in the order in which they are rung."""
-        return list(_in_order(self.armed))
-
-
-def _in_order(rungs: Iterable[str]) -> Iterable[str]:
-    known = set(rungs)
-    return (rung for rung in RUNGS if rung in known)
+        return [rung for rung in RUNGS if rung in self.armed] if self.armed else []
 
 
 def _later(moment: Mono, seconds: float) -> Mono:

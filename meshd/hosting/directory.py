@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.names import Keys
 from meshd.errors import StoreError
-from meshd.hosting.entries import registered
+from meshd.hosting.entries import Entries, here
+from meshd.receiving.agent import Agent
 from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts.who import who
@@ -20,18 +22,19 @@ REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
 _HEARD = 1000
 _NUMBERS = 1e15
 # Of a smaller store all is seen at once; a larger one takes a few looks, and costs no more each.
-_SCAN_STEPS, _SCAN_COUNT = 4, 2500
+_SCAN_STEPS, _SCAN_COUNT = 10, 1000
 
 
 class Directory:
-    """Registry entries, and names of 0.1 programs, which are in no index. `ours`: the names that are hosted here."""
+    """Registry entries, and names of 0.1 programs, which are in no index. `agents`: those that are hosted here."""
 
-    def __init__(self, keys: Keys, commands: Commands, ours: Collection[str]) -> None:
+    def __init__(self, keys: Keys, commands: Commands, agents: Mapping[str, Agent]) -> None:
         self._keys = keys
-        self._ours = ours
+        self._agents = agents
         self._commands = commands
         self._heard: dict[str, None] = {}
         self._scan_cursor = 0
+        self._entries = Entries()
         self._known: list[str] = []  # the names of the last answer: most of them are those of the next
 
     def heard(self, name: str) -> None:
@@ -42,33 +45,38 @@ class Directory:
                 del self._heard[next(iter(self._heard))]
 
     async def who(self, *, everyone: bool = False) -> list[dict[str, Any]]:
-        """Registry entries of live agents, by name; with `everyone` also names that are gone (`live` false).
+        """Live agents by name, ours as they are now; with `everyone` also names that are gone (`live` false).
 
         Costs one round trip, in which an index range, the entries of the names of the last time and a bounded piece of
         a scan for 0.1 programs are asked for, and another one for names that are new.
         """
         now = clock.wall()
-        floor, asked = now - REMEMBERED if everyone else now, sorted({*self._known, *self._heard, *self._ours})
+        floor = now - REMEMBERED if everyone else now
+        # What the store says of ours is what we have written there, some time ago.
+        ours = {name: agent for name, agent in self._agents.items() if agent.lease.ours}
+        asked = list({*self._known, *self._heard, *self._agents}.difference(ours))
         present, _ = await asyncio.gather(
             self._commands.script(who(self._keys, floor=floor, names=asked)), self._scan(steps=1)
         )
         expires = {name: score for name, score in present.expires.items() if score < _NUMBERS}
         entries = dict(zip(asked, present.entries, strict=True))
         # Ours are there however many names strangers write into the index, of which a bounded number is looked at.
-        names = sorted({*expires, *self._heard, *self._ours})
+        names = {*expires, *self._heard, *self._agents}.difference(ours)
         if new := [name for name in names if name not in entries]:
             present = await self._commands.script(who(self._keys, floor=floor, names=new))
             entries.update(zip(new, present.entries, strict=True))
         self._known = list(expires)
-        found = []
+        found = self._entries.shown(((name, entries[name]) for name in names if entries[name]), now)
         for name in names:
-            if value := entries[name]:
-                found.append(registered(name, value, now))
-            elif name in expires and everyone:
-                found.append({"agent": name, "live": False, "gone_for": round(max(0.0, now - expires[name]), 1)})
-            elif name not in expires:
+            if entries[name]:
+                continue
+            if name not in expires:
                 self._heard.pop(name, None)
-        return found
+            elif everyone:
+                found.append({"agent": name, "live": False, "gone_for": round(max(0.0, now - expires[name]), 1)})
+        now = clock.wall()
+        found += [here(agent, now) for agent in ours.values() if agent.lease.ours and not agent.hosted.stealth]
+        return sorted(found, key=itemgetter("agent"))
 
     async def _scan(self, steps: int = _SCAN_STEPS) -> None:
         """Look for registry keys that are in no index: a bounded piece of the store, and on from there next time."""

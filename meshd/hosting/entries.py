@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,8 +18,9 @@ from meshd.system import clock
 
 T = TypeVar("T")
 
+_KEPT = 1 << 10  # bytes of an entry that is remembered; ours have some hundred
 _NUMBERS = 1e15  # no time, process or count is greater; JSON has no such bound
-_HOST = socket.gethostname()
+_HOST = one_line(socket.gethostname())
 
 
 def entry(agent: Agent) -> bytes:
@@ -35,15 +37,56 @@ def entry(agent: Agent) -> bytes:
             "version": __version__,
             "session": agent.sessions > 0,
             "wake": agent.wakes,
-            "worked": agent.waker.summary()["worked"],
+            "worked": agent.waker.worked,
             "unread": len(agent.core.inbox.unread),
             "since": agent.hosted.since,
         }
     )
 
 
-def registered(name: str, value: bytes, now: float) -> dict[str, Any]:
-    """A registry entry as shown: written by anybody, so every value is checked."""
+def here(agent: Agent, now: float) -> dict[str, Any]:
+    """An agent of ours as shown: as it is at `now`, wall seconds, and not as it was registered."""
+    return {
+        "agent": agent.name,
+        "live": True,
+        "role": agent.hosted.role,
+        "host": _HOST,
+        "pid": os.getpid(),
+        "ts": now,
+        "since": agent.hosted.since,
+        "session": agent.sessions > 0,
+        "unread": len(agent.core.inbox.unread),
+        "wake": agent.wakes,
+        "worked": agent.waker.worked,
+        "version": __version__,
+        "age": 0.0,
+        "here": True,
+    }
+
+
+class Entries:
+    """Registry entries as shown. Most of them are what they were when somebody asked last, and are read once."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[bytes, dict[str, Any]]] = {}
+
+    def shown(self, found: Iterable[tuple[str, bytes]], now: float) -> list[dict[str, Any]]:
+        """Those of these names, JSON as somebody wrote it, at `now`, wall seconds."""
+        before, self._read = self._read, {}
+        entries = []
+        for name, value in found:
+            known = before.get(name)
+            if known is None or known[0] != value:
+                known = value, registered(name, value)
+            if len(value) <= _KEPT:
+                self._read[name] = known
+            ts = known[1]["ts"]
+            entries.append(known[1] | {"age": None if ts is None else round(max(0.0, now - ts), 1)})
+        return entries
+
+
+def registered(name: str, value: bytes) -> dict[str, Any]:
+    """A registry entry: written by anybody, so every value is checked."""
     fields = decoded(value, dict[str, Any]) or {}
 
     def number(key: str) -> float | None:
@@ -55,15 +98,14 @@ def registered(name: str, value: bytes, now: float) -> dict[str, Any]:
         found = fields.get(key)
         return one_line(found)[:100] if isinstance(found, str) else ""
 
-    ts, wake, worked = number("ts"), fields.get("wake"), fields.get("worked")
+    wake, worked = fields.get("wake"), fields.get("worked")
     return {
         "agent": name,
         "live": True,
         "role": text("role"),
         "host": text("host"),
         "pid": int(number("pid") or 0) or None,
-        "ts": ts,
-        "age": round(max(0.0, now - ts), 1) if ts is not None else None,
+        "ts": number("ts"),
         "since": number("since"),
         "session": fields.get("session") is True,
         "unread": int(number("unread") or 0) if number("unread") is not None else None,
@@ -91,7 +133,7 @@ def decoded(value: bytes, type_: type[T]) -> T | None:
 
 def held(name: str, registry: bytes) -> NotAllowed:
     """The error that names who holds a name, by its registry entry or nothing."""
-    known = registered(name, registry or b"{}", clock.wall())
+    known = registered(name, registry or b"{}")
     where = f"the daemon on {known['host']} (pid {known['pid']})" if known["host"] else "another daemon"
     return NotAllowed(
         f"{name} is held by {where}",

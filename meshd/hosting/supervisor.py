@@ -68,7 +68,7 @@ class Supervisor:
         self.waits = Waiters(self.endpoint)
         self.requests = Requests(self.keys, self.outbox, self.waits)
         self.agents: dict[str, Agent] = {}
-        self.directory = Directory(self.keys, self.commands, self.agents.keys())
+        self.directory = Directory(self.keys, self.commands, self.agents)
         self.group = GroupReader(self._settings, self.keys, self.endpoint, self.commands, self.directory.heard)
         self.arrivals = Arrivals(self.keys, self.commands, self.group, self.instance)
         self.changes = Changes()

@@ -219,7 +219,11 @@ class Agent:
     @property
     def wakes(self) -> list[str]:
         """How this agent can be told of mail, the surest first. `session`: somebody listens at this moment."""
-        return [*self.waker.ladder.ladder(), *(["session"] if self.listening else []), "notify"]
+        wakes = self.waker.ladder.ladder()
+        if self.listening:
+            wakes.append("session")
+        wakes.append("notify")
+        return wakes
 
     @property
     def sessions(self) -> int:

@@ -99,6 +99,11 @@ class Waker:
         self._closed = True
         self._wind()
 
+    @property
+    def worked(self) -> dict[str, Any] | None:
+        """What woke the agent last; None if nothing has yet."""
+        return None if self.ladder.worked is None else self.ladder.worked._asdict()
+
     def summary(self) -> dict[str, Any]:
         """How the agent is woken: what is armed, what rings, what worked last, what failed, since when mail waits."""
         self._find()
@@ -109,7 +114,7 @@ class Waker:
             "ringing": None if ladder.rung in ladder.failed else ladder.rung,
             "busy": ladder.busy(now),
             "waiting_since": None if since is None else wall() - (now - since),
-            "worked": None if ladder.worked is None else ladder.worked._asdict(),
+            "worked": self.worked,
             "failed": dict(ladder.failed),
         }
 
