@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
 
 from meshd.disk.files import OpenFile, make_folders
@@ -37,7 +36,7 @@ class NotifyLog:
         self._size = 0  # as last seen
         self._turn = threading.Lock()  # of whoever writes
         self._lock = threading.Lock()  # of what follows
-        self._lines: deque[bytes] = deque()
+        self._lines: list[bytes] = []
         self._begun = 0  # bytes of the first line that stand in the file already
         self._bytes = 0  # that wait, in all
         self._left_out = 0
@@ -100,8 +99,11 @@ class NotifyLog:
     def _skip(self, count: int) -> None:
         self._bytes -= count
         count += self._begun
-        while self._lines and count >= len(self._lines[0]):
-            count -= len(self._lines.popleft())
+        whole = 0
+        while whole < len(self._lines) and count >= len(self._lines[whole]):
+            count -= len(self._lines[whole])
+            whole += 1
+        del self._lines[:whole]
         self._begun = count
 
     def _open(self) -> None:

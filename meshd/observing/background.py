@@ -21,14 +21,15 @@ class Background:
         """`about`: fields of each line that is logged (meshd/service/journald.py). `steady`: seconds."""
         self.failing: dict[str, str] = {}  # kept work that has failed lately -> why, in words for `status`
         self._log = log
-        self._about = dict(about or {})
+        self._about = about
         self._steady = steady
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # A dictionary for its order, and because an empty one is small: an agent has several of these.
+        self._tasks: dict[asyncio.Task[Any], None] = {}
 
     def start(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run it once. That it failed is logged with its name, whether or not somebody awaits it as well."""
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
@@ -71,7 +72,7 @@ class Background:
             self._log.error("%s", why, exc_info=error, extra=self._about)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if task.cancelled():
             if not task.cancelling():
                 self._log.error("%s ended: what it waited for was cancelled", task.get_name(), extra=self._about)

@@ -22,6 +22,7 @@ from redis.asyncio.connection import (
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
+from redis.event import EventDispatcher
 from redis.exceptions import RedisError
 
 from meshd.errors import ConfigError, StoreDown
@@ -51,6 +52,8 @@ class Endpoint(Protocol):
 
 # redis-py would read the metadata of its own package for each connection, which takes longer than connecting.
 _DRIVER = DriverInfo()
+# Nor does each of a thousand connections need listeners of its own to events that nobody makes here.
+_EVENTS = EventDispatcher()
 
 
 def _make(cls: type[AbstractConnection], options: Options, bound: int = BOUND) -> AbstractConnection:
@@ -60,6 +63,7 @@ def _make(cls: type[AbstractConnection], options: Options, bound: int = BOUND) -
     return cls(
         **options,
         **named,
+        event_dispatcher=_EVENTS,
         parser_class=functools.partial(BoundedParser, bound=bound),  # type: ignore[arg-type]
         protocol=2,
         retry=Retry(NoBackoff(), 0),
