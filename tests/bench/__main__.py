@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import client, delivery, footprint, sessions, wake
+from tests.bench import client, delivery, footprint, growth, sessions, wake
 
 QUICK = 0.02  # of the rounds
 # Each takes a folder of its own, and the share of its rounds that it is to make.
@@ -22,6 +22,7 @@ SECTIONS = {
     "throughput": delivery.throughput,
     "pipelined": delivery.pipelined,
     "footprint": footprint.footprint,
+    "growth": growth.growth,
     "sessions": sessions.sessions,
     "wake": wake.wake,
 }
