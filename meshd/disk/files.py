@@ -19,16 +19,13 @@ def private_dir(path: str) -> str:
     A folder that was there keeps its mode: it may be somebody's choice, or /tmp. Raises `ConfigError` with the
     path, the reason and what to do next.
     """
-    umask = os.umask(0o077)  # the mode that makedirs takes is not for the folders above
     try:
-        os.makedirs(path, exist_ok=True)
+        make_folders(path)
         status = os.stat(path)
     except OSError as error:
         raise ConfigError(
             f"cannot make the folder {path}: {error.strerror}", f"make it writable for this user: {path}"
         ) from None
-    finally:
-        os.umask(umask)
     if read_only(path):
         raise ConfigError(f"the folder {path} is on a disk that is mounted read-only", "meshctl doctor names the mount")
     if status.st_uid not in (os.getuid(), 0) or not os.access(path, os.W_OK | os.X_OK):
@@ -76,8 +73,11 @@ def make_folders(path: str) -> None:
     """
     if not os.path.isdir(path):
         make_folders(os.path.dirname(path))
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(path, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(path):  # nobody else has made it meanwhile: something is in the way
+                raise
 
 
 def sync_dir(folder: str) -> None:
