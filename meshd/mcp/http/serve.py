@@ -69,6 +69,8 @@ class _Server(uvicorn.Server):
         # Who is still connected after the grace is cut off, on purpose.
         logging.getLogger("uvicorn.error").setLevel("CRITICAL")
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # of calls that were cancelled
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
