@@ -82,7 +82,7 @@ def test_every_command_with_all_that_it_takes_is_told(share: Path) -> None:
         assert command.example.replace("…", "...") in told[name]
         for argument in arguments(command):
             assert re.search(
-                rf"^       {re.escape(argument.flags[0] if argument.flags else argument.metavar)}", told[name], re.M
+                rf"^ +{re.escape(argument.flags[0] if argument.flags else argument.metavar)}", told[name], re.M
             )
             assert argument.help in told[name]
 
@@ -90,7 +90,7 @@ def test_every_command_with_all_that_it_takes_is_told(share: Path) -> None:
 def test_every_setting_is_told(share: Path) -> None:
     text = shown(share, PAGES[2])
     for key in Settings.__struct_fields__:
-        assert re.search(rf"^       {key} \(", text, re.M)
+        assert re.search(rf"^ +{key} \(", text, re.M)
 
 
 @pytest.mark.parametrize("page", PAGES[:2])
