@@ -1,8 +1,8 @@
 """The notify log: one physical line per event, for `tail -F` and for tools that watch a file.
 
 A hint, not a truth: it is not synced, and the journal is what a restart believes. Lines wait here until the disk
-takes them, which holds nobody up. The last batch is finished after a crash from the offset that the journal wrote down
-before it; of batches that waited behind one another, some may then be missing, and some come twice.
+takes them, which holds nobody up. The last batches are finished after a crash from the offsets that the journal wrote
+down before them, where these and the file agree; where they do not, the last one comes twice rather than never.
 """
 
 from __future__ import annotations
@@ -135,27 +135,36 @@ class NotifyLog:
                 os.replace(older, f"{self.path}.{k}")
         self._open()
 
-    def finish(self, lines: Sequence[str], offset: int) -> None:
-        """After a crash: complete the last batch, if the file still is what it was. Whatever fails then waits."""
+    def size(self) -> int:
+        """Of the file now. Blocks."""
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return 0
+
+    def finish(self, lines: Sequence[str], offset: int, *, again: bool = True) -> None:
+        """After a crash: complete what began at the offset. A file that is not what it was gets all of it `again`, or
+        none. Whatever fails then waits.
+        """
         data = "".join(line + "\n" for line in lines).encode()
-        there = 0
+        there = 0 if again else len(data)
         with self._file.used(), contextlib.suppress(OSError):
             with contextlib.suppress(OSError):
-                there = self._find(data, offset)
+                found = self._find(data, offset)
+                there = there if found is None else found
             with self._lock:
                 self._wait(line.encode() + b"\n" for line in lines)
                 self._skip(there)
             if self._lines:
                 self._write()
 
-    def _find(self, data: bytes, offset: int) -> int:
-        """How many bytes of the batch stand at the offset."""
+    def _find(self, data: bytes, offset: int) -> int | None:
+        """How many of these bytes stand at the offset; None if somebody else wrote into the file, or truncated it."""
         with open(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             self._is(os.fstat(file.fileno()))
             file.seek(offset)
             there = file.read(len(data))
-        # Somebody else wrote into it, or truncated it: repeat rather than lose.
-        return len(there) if offset <= self._size and data.startswith(there) else 0
+        return len(there) if offset <= self._size and data.startswith(there) else None
 
     def close(self) -> None:
         """Never waits: a thread that hangs in the file closes it when it comes back. What waits, waits on."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from meshd.core.backoff import Backoff
 from meshd.core.records import Batch, Record
-from meshd.disk.notify import NotifyLog
+from meshd.disk.notify import MOST_WAITING, NotifyLog
 from meshd.disk.worker import DiskWorker, Sequel
 from meshd.observing.background import Background
 from meshd.receiving.health import NOTIFY, Health
@@ -35,9 +35,13 @@ class NotifyQueue:
         self._background = Background(log)
 
     def recover(self, records: Sequence[Record]) -> None:
-        """After a start: finish the last batch's lines, which a crash may have cut off. Whatever fails, waits."""
-        last = records[-1] if records else None
-        self._log.finish(*((lines_of(last), last.offset) if isinstance(last, Batch) else ([], 0)))
+        """After a start: finish the last batches' lines, which a crash may have cut off. Whatever fails, waits."""
+        batches = _unfinished(records, self._log.size())
+        lines = [line for batch in batches for line in lines_of(batch)]
+        # Of several it is known that they agree with one another and with the file; and one that something else has
+        # followed was most likely told.
+        again = batches == list(records[-1:])
+        self._log.finish(lines, batches[0].offset if batches else 0, again=again)
         try:
             self._log.flush()
         except OSError as error:
@@ -90,6 +94,29 @@ class NotifyQueue:
         self._ended = True
         await self._background.end()
         self._log.close()
+
+
+def _unfinished(records: Sequence[Record], size: int) -> list[Batch]:
+    """The last batches, oldest first: the one of which a part may stand in the file, and those that waited behind it.
+
+    Only the last one, if the offsets do not follow from one another: then the file was rotated or changed in between.
+    """
+    found: list[Batch] = []
+    behind = 0  # where the lines of the next older one must end
+    for batch in reversed(records):
+        if not isinstance(batch, Batch):
+            continue
+        if found and (size == 0 or batch.offset + _length(batch) != behind or found[0].offset - behind > MOST_WAITING):
+            break
+        found.append(batch)
+        behind = batch.offset
+        if behind <= size:
+            return found[::-1]
+    return found[:1]
+
+
+def _length(batch: Batch) -> int:
+    return sum(len(line.encode()) + 1 for line in lines_of(batch))
 
 
 def lines_of(batch: Batch) -> list[str]:

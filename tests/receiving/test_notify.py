@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.core.records import Batch, Read, Record
+from meshd.disk.notify import NotifyLog
 from meshd.receiving.health import NOTIFY
+from meshd.receiving.notify_queue import NotifyQueue
 from tests.helper import eventually
 from tests.receiving.daemon import Daemon, has, obstructed
 
@@ -31,3 +41,42 @@ async def test_lines_that_waited_when_the_daemon_ended_appear_with_no_further_ma
         await eventually(lambda: daemon.agent("bob").health.of(NOTIFY), "it is said")
     await eventually(lambda: len(daemon.lines("bob")) == 1, "the line is there")
     await eventually(lambda: daemon.agent("bob").health.trouble is None, "it is well")
+
+
+# What a journal may end with: lines of a batch, or None for a record of another kind.
+ends = st.lists(st.none() | st.lists(st.text("aä ", min_size=1, max_size=9), max_size=3), min_size=1, max_size=6)
+
+
+def recovered(folder: str, records: list[Record], content: bytes) -> bytes:
+    """The notify log that had this content at a crash, after the next start."""
+    path = Path(folder) / "log"
+    path.write_bytes(content)
+    log = NotifyLog(str(path))
+    nobody: Any = None
+    NotifyQueue(log, nobody, nobody).recover(records)
+    log.close()
+    return path.read_bytes()
+
+
+@given(ends=ends, before=st.integers(1, 99), cut=st.integers(0, 200))
+def test_of_batches_that_waited_at_a_crash_each_is_told_once(
+    ends: list[list[str] | None], before: int, cut: int
+) -> None:
+    """However many waited behind one another, and wherever the crash has cut the file."""
+    whole, records = b"." * (before - 1) + b"\n", list[Record]()
+    for lines in ends:
+        if lines is None:
+            records.append(Read(ids=["x"]))
+        else:
+            records.append(Batch(lines=lines, offset=len(whole)))
+            whole += "".join(f"{line}\n" for line in lines).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        assert recovered(folder, records, whole[: max(before, len(whole) - cut)]) == whole
+
+
+def test_a_file_that_was_emptied_gets_the_last_batch_alone() -> None:
+    first, last = Batch(lines=["one"], offset=0), Batch(lines=["two"], offset=4)
+    with tempfile.TemporaryDirectory() as folder:
+        assert recovered(folder, [first, last], b"") == b"two\n"
+        assert recovered(folder, [first, last, Read(ids=["x"])], b"") == b""
+        assert recovered(folder, [first, last], b"something else") == b"something elsetwo\n"
