@@ -361,8 +361,8 @@ SHIM = OURS | {
     "meshctl.shim", "meshctl.shim.reaching", "meshctl.shim.unanswered", "meshctl.inbox_socket",
     "itertools", "select",  # both are C
 }  # fmt: skip
-# KiB, beyond what an interpreter that does nothing takes. Since 3.15 the same modules take more.
-MOST_MEMORY = 3 * 1024 if sys.version_info < (3, 15) else 7 * 512
+# KiB, beyond what an interpreter that does nothing takes. Since 3.14 the same modules take more.
+MOST_MEMORY = 3 * 1024 if sys.version_info < (3, 14) else 7 * 512
 SESSION = """
 import sys
 result = sys.argv[1]
