@@ -58,6 +58,7 @@ async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, cha
     if await _in_thread(cursor.is_new):
         await use.arrivals.fresh(agent)
         await _in_thread(cursor.to_end)
+        await agent.execute(list)  # behind a step whose line is passed over and whose message is not there yet
         if agent.core.inbox.unread:
             told = set(agent.core.inbox.unread)
             await call.emit(Result({"line": _unread_line(agent)}))
@@ -65,7 +66,7 @@ async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, cha
     while True:
         changed.clear()
         lines = await _in_thread(cursor.read)
-        if told:  # a line is written after its message is there
+        if told:  # their lines may come after them
             lines = [line for line in lines if line.rpartition("[")[2].removesuffix("]") not in told]
         # The first line of a burst goes out at once; what follows is gathered.
         if len(lines) > BURST_LINES:

@@ -14,6 +14,7 @@ import pytest
 from meshd import settings
 from meshd.commands.base import Call, Result
 from meshd.commands.reading import InboxParams, Reading, inbox
+from meshd.commands.watch import Watching, WatchParams, watch
 from meshd.core.names import new_id
 from meshd.core.records import Record
 from meshd.disk.journal import Journal
@@ -102,6 +103,16 @@ class Daemon:
         return await inbox(
             Here(self.mesh.names, self.mesh.configuration, None), InboxParams(name=name), self.mesh.supply(Reading)
         )
+
+    async def watch(self, name: str, lines: list[str]) -> None:
+        """What the command prints goes to `lines`, until this is cancelled."""
+
+        class Printing(Here):
+            async def emit(self, result: Result) -> None:
+                lines.append(result.data["line"])
+
+        call = Printing(self.mesh.names, self.mesh.configuration, None)
+        await watch(call, WatchParams(name=name), self.mesh.supply(Watching))
 
     # --- files ---
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd import paths
 from meshd.core.records import Batch, Read, Record
 from meshd.disk.notify import NotifyLog
+from meshd.receiving import arrivals
+from meshd.receiving.executor import Executor
 from meshd.receiving.health import NOTIFY
 from meshd.receiving.notify_queue import NotifyQueue
 from tests.helper import eventually
@@ -41,6 +46,33 @@ async def test_lines_that_waited_when_the_daemon_ended_appear_with_no_further_ma
         await eventually(lambda: daemon.agent("bob").health.of(NOTIFY), "it is said")
     await eventually(lambda: len(daemon.lines("bob")) == 1, "the line is there")
     await eventually(lambda: daemon.agent("bob").health.trouble is None, "it is well")
+
+
+async def test_the_first_watch_tells_of_a_message_whose_line_was_there_before_it(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is passed over as one of the past, and the message is not unread yet: the loop is late."""
+    monkeypatch.setattr(arrivals, "_FRESH", 0.1)
+    await daemon.host("bob")
+    written, late = asyncio.Event(), asyncio.Event()
+    on_disk = Executor._on_disk
+
+    async def slowly(self: Executor, job: Any, sequel: Any = None) -> None:
+        await on_disk(self, job, sequel)
+        written.set()
+        await late.wait()
+
+    monkeypatch.setattr(Executor, "_on_disk", slowly)
+    daemon.send("bob", "one")
+    await written.wait()
+    await eventually(lambda: daemon.lines("bob"), "its line is there")
+    told: list[str] = []
+    watching = asyncio.create_task(daemon.watch("bob", told))
+    await eventually(Path(paths.watch_cursor("bob")).exists, "the watch has passed it over")
+    late.set()
+    await eventually(lambda: told == ["📨 1 unread from alice: meshctl inbox bob"], "it is told")
+    watching.cancel()
+    await asyncio.wait([watching])
 
 
 # What a journal may end with: lines of a batch, or None for a record of another kind.
