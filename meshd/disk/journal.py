@@ -190,7 +190,7 @@ class Journal:
         return not self._torn
 
     def compaction_due(self, live: int) -> bool:
-        """Whether it is worth writing the journal anew, of whose records about `live` bytes of text still count.
+        """Whether it is worth writing the journal anew, of whose records about `live` bytes still count.
 
         A state that is itself large is not written again with every record: only when half of the file is of no use.
         """
@@ -227,8 +227,8 @@ class Journal:
             raise
         self._file.set(fd)
         self._place, self._size, self._torn, self._named = self._file.place(), size, False, False
-        # A message takes more room than its text has bytes: so much is to be expected of what counts later.
-        self._scale = max(1.0, size / live) if live > COMPACT_SIZE else 1.0
+        # What counts takes more room where its characters are quoted: so much is to be expected of what comes later.
+        self._scale = max(1.0, size / live) if live > COMPACT_SIZE // 16 else 1.0
         sync_dir(folder)
         self._named = True
 

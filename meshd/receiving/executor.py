@@ -30,6 +30,7 @@ from meshd.receiving.notify_queue import NotifyQueue
 log = logging.getLogger("meshd.agent")
 
 END_PATIENCE = 5.0  # seconds
+_ENVELOPE = 150  # bytes that a message takes in the journal, beside its text
 
 
 class Executor:
@@ -183,7 +184,7 @@ class Executor:
         for record in records:
             self._core.apply(record)
         self._told(records)
-        if self._journal.compaction_due(self._core.inbox.unread_bytes) and not self._compacting:
+        if self._journal.compaction_due(self._live) and not self._compacting:
             self._compacting = True
             self._background.start(self._compact(), f"{self._core.name}: compaction")
 
@@ -202,9 +203,15 @@ class Executor:
         if isinstance(batch, Batch):
             self._notify.tell(batch)
 
+    @property
+    def _live(self) -> int:
+        """About how many bytes of the journal still count: messages may be short, and many."""
+        inbox = self._core.inbox
+        return inbox.unread_bytes + _ENVELOPE * len(inbox.unread)
+
     def _rewrite(self) -> None:
         """In a thread, under the lock, so that nothing is applied meanwhile."""
-        self._journal.compact(self._core.snapshot(), self._core.inbox.unread_bytes)
+        self._journal.compact(self._core.snapshot(), self._live)
 
     async def _compact(self) -> None:
         """A failure is said and no more: the records are on the disk, and the journal goes on growing."""
