@@ -69,10 +69,8 @@ def test_installed_twice_and_taken_out_every_byte_is_as_before(settled: User, cl
     for copy in settled.backups():
         copy.unlink()
     if client == "gemini":  # an empty object is not told from one of ours
-        before[str(settled.home / ".gemini/settings.json")] = (
-            0o100644,
-            b'{\n\t// mine\n\t"ui": {"theme": "x"} /* c */ // none\n}\n',
-        )
+        settings = str(settled.home / ".gemini/settings.json")
+        before[settings] = before[settings][0], b'{\n\t// mine\n\t"ui": {"theme": "x"} /* c */ // none\n}\n'
     assert settled.files() == before
     assert settled.meshctl("uninstall", client).startswith("not installed for ")
     assert settled.files() == before
