@@ -233,4 +233,8 @@ def test_what_stays_wrong_is_no_failure_to_launchd(
     for name, value in (lone.env | {"AGENT_MESH_MANAGED_BY": managed_by}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["meshd", "--log-file", str(lone.path / "log")])
-    assert main() == code
+    before = os.umask(0o022)
+    try:
+        assert main() == code
+    finally:
+        os.umask(before)  # which it has set for a process of its own
