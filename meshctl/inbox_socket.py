@@ -5,12 +5,11 @@ session: from anybody else the session holds it back behind a dialog, even with 
 """
 
 import os
-from itertools import count
 
 from meshctl.client import AF_UNIX, SOCK_STREAM, quote, socket
 
 TIMEOUT = 2.0
-_count = count(1)
+_count = iter(range(1, 1 << 62))  # itertools would cost every session more memory than all the rest of this module
 CHANNEL_OPTIONS = ("--channels", "--dangerously-load-development-channels")
 
 

@@ -359,10 +359,9 @@ WHY_LIGHT = (
 )
 SHIM = OURS | {
     "meshctl.shim", "meshctl.shim.reaching", "meshctl.shim.unanswered", "meshctl.inbox_socket",
-    "itertools", "select",  # both are C
+    "select",  # it is C
 }  # fmt: skip
-# KiB, beyond what an interpreter that does nothing takes. Since 3.14 the same modules take more.
-MOST_MEMORY = 3 * 1024 if sys.version_info < (3, 14) else 7 * 512
+MOST_MEMORY = 3 * 1024  # KiB, beyond what an interpreter that does nothing takes
 SESSION = """
 import sys
 result = sys.argv[1]

@@ -57,7 +57,7 @@ def translate(error: BaseException) -> StoreError:
     if isinstance(error, _BUSY) or text.split(" ", 1)[0] in _BUSY_WORDS:
         return StoreBusy(f"the store refuses writes for now: {text}", "meshctl doctor names what mends it")
     if isinstance(error, rx.TimeoutError | TimeoutError):
-        return StoreDown("the store does not answer in time", "is it stopped or overloaded?")
+        return StoreDown("the store does not answer in time", "meshctl doctor tells whether it is stopped or busy")
     if isinstance(error, ResponseError):
         return StoreError(f"the store refused: {text}", "is it Redis 7.0+ or Valkey 7.2+?")
     if isinstance(error, rx.ConnectionError | OSError):
