@@ -107,6 +107,13 @@ class Leases:
             await self._moving.move_in(agent, read, answer, place)
             if left:
                 await self._moving.take_left(agent)
+            if read is None or read.holder != self._instance:
+                # From here on the last word is ours. One that stands there already must not be the last holder's when
+                # something is handed out: who takes the name next would go on from that one.
+                if answer.previous or answer.read:
+                    await self.write_position(agent)
+                else:
+                    self._changes.read(agent)
             agent.lease.proven(asked)
         agent.wake_waiters()
         return Taken(bool(answer.previous), answered)

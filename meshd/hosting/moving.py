@@ -49,10 +49,11 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
 
 
 class LastWord(NamedTuple):
-    """How far a name was read, and by which instance."""
+    """How far a name was read, and by which instance. `holder`: the same, unless it has given the name up."""
 
     moved: Moved
     by: str
+    holder: str
 
 
 def read_record(value: bytes) -> LastWord | None:
@@ -65,7 +66,7 @@ def read_record(value: bytes) -> LastWord | None:
     read_ids = [message_id for message_id in record.x if is_id(message_id)]
     place = Position(record.p, record.i)
     moved = Moved(position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l)
-    return LastWord(moved, record.b or record.h)
+    return LastWord(moved, record.b or record.h, record.h)
 
 
 class Moving:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from meshd.core.message import entry_key
 from tests.cli.running import running
 from tests.helper import Home, Store, a_home, program, wait_until
 from tests.mesh.peer import Peer, hosted, receiving, texts, wait_for_texts
@@ -172,6 +173,29 @@ def test_who_is_about_to_hand_out_finds_that_the_name_is_held_elsewhere(home: Ho
     assert (done.returncode, done.stdout) == (7, "")
     wait_until(lambda: hosted(home, "bob") is None, "it has let go", deadline=10)
     assert peer.store.get(peer.key("read:bob")).decode() == taken
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+def test_the_last_word_is_the_new_holder_s_before_it_hands_anything_out(
+    takeover: bool, home: Home, other: Home, peer: Peer
+) -> None:
+    """Else who takes the name next would go on from the holder's before, and hand out again what was read here."""
+    home.start()
+    other.start()
+    home.meshctl("register", "bob")
+    peer.send("bob", "one")
+    wait_for_texts(home, "bob", "one")
+    assert texts(home, "bob") == ["one"]
+    at: bytes = peer.store.xrevrange(peer.key("to_bob"), count=1)[0][0]
+    if takeover:
+        other.meshctl("register", "bob", "--takeover")
+    else:
+        home.meshctl("deregister", "bob")
+        other.meshctl("register", "bob")
+    holder: bytes = peer.store.get(peer.key("lease:bob"))
+    said = record(peer, "bob")
+    assert said["h"] == holder.decode()
+    assert entry_key(said["p"]) >= entry_key(at.decode())
 
 
 def test_a_daemon_that_starts_hands_out_nothing_before_it_has_its_lease(home: Home, other: Home, peer: Peer) -> None:
