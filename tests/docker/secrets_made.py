@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -23,9 +22,3 @@ def setup(folder: Path, **variables: str) -> Path:
     done = subprocess.run([folder / "setup"], env=os.environ | variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "secrets"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

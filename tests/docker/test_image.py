@@ -15,8 +15,9 @@ import pytest
 
 from meshd import __version__
 from tests.docker.dockerfile import Image, context, steps
-from tests.docker.secrets_made import DOCKER, free_port, setup
+from tests.docker.secrets_made import DOCKER, setup
 from tests.docker.test_compose import SERVICES
+from tests.helper import free_port
 from tests.packaging.building import ROOT
 from tests.packaging.changed_root import mounting
 

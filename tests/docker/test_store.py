@@ -12,9 +12,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from tests.docker.secrets_made import free_port, setup
+from tests.docker.secrets_made import setup
 from tests.docker.test_compose import SERVICES
-from tests.helper import Home, a_home, program, wait_until
+from tests.helper import Home, a_home, free_port, program, wait_until
 
 
 class Account:

@@ -13,8 +13,8 @@ import pytest
 
 from tests.doctor.checkup import bad, checkup, cured, named
 from tests.doctor.proxy import Change, Proxy, ahead, slow
-from tests.helper import Home, Store, a_home, wait_until
-from tests.store.servers import Fake, a_store, free_port, is_up, secret_is_nowhere, state
+from tests.helper import Home, Store, a_home, free_port, wait_until
+from tests.store.servers import Fake, a_store, is_up, secret_is_nowhere, state
 from tests.store.test_refusals import old
 
 SECRET = "c0rrect-horse"

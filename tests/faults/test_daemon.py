@@ -14,9 +14,9 @@ import pytest
 from tests.faults.machines import ROUNDS, Machine, rounds_take
 from tests.faults.test_crash import TARGETS, Sender, drain, sending, sent_more
 from tests.faults.two import Two
-from tests.helper import Home, RpcError, a_home, wait_until
+from tests.helper import Home, RpcError, a_home, free_port, wait_until
 from tests.mesh.peer import hosted, receiving, texts
-from tests.store.servers import Fake, a_store, commands_in, free_port, is_up, state
+from tests.store.servers import Fake, a_store, commands_in, is_up, state
 
 Answer = Callable[[bytes], bytes]
 _BAD = b"\xff\xfe\xc3\x28"

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from tests.helper import DEADLINE, Store
+from tests.helper import DEADLINE, Store, free_port
 
 _PIECE = 1 << 16
 _ROOM = 1 << 20  # bytes that wait for one side before the other is not read any more
@@ -44,7 +44,7 @@ class Way:
         self._sides: set[_Side] = set()
         self._frozen = self._swallowing = self._closing = False
         self._listener: socket.socket | None = None
-        self._port = 0
+        self._port = free_port()
         self._listen()
         self.url = f"redis://127.0.0.1:{self._port}"
         self._thread = threading.Thread(target=self._run, name=f"way at {self._port}")
@@ -138,7 +138,6 @@ class Way:
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self._port), backlog=200)
         self._listener.setblocking(False)
-        self._port = self._listener.getsockname()[1]
         self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _deaf(self) -> None:

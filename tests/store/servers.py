@@ -13,20 +13,6 @@ from typing import Any
 from tests.helper import Home, Store, program, wait_until
 
 
-def free_port() -> int:
-    """A loopback port that nobody uses now, low enough for a Cluster's bus port 10,000 above it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55_000:
-            return port
-        low = port - 30_000
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", low))
-            return low
-
-
 @contextlib.contextmanager
 def a_store(kind: str, folder: Path, *options: str, port: int = 0) -> Iterator[Store]:
     """A server of its own, on a Unix socket, and on a loopback port if one is given."""

@@ -14,9 +14,9 @@ import pytest
 from meshd.errors import ConfigError
 from meshd.store.endpoint import from_url
 from meshd.store.redaction import redacted
-from tests.helper import Home, Store, a_home, wait_until
+from tests.helper import Home, Store, a_home, free_port, wait_until
 from tests.mesh.peer import texts
-from tests.store.servers import Fake, a_store, commands_in, free_port, is_up, secret_is_nowhere, state, trouble
+from tests.store.servers import Fake, a_store, commands_in, is_up, secret_is_nowhere, state, trouble
 
 SECRET = "c0rrect-horse"
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests.helper import Home, Store, a_home, wait_until
+from tests.helper import Home, Store, a_home, free_port, wait_until
 from tests.mesh.peer import texts
-from tests.store.servers import a_store, free_port, is_up, trouble
+from tests.store.servers import a_store, is_up, trouble
 
 PASSWORD = "s3ntinel-horse"
 
