@@ -102,7 +102,7 @@ def _agent_summary(agent: Agent, store_up: bool) -> dict[str, Any]:
     elif not store_up:
         state = "waiting for the store"
     else:
-        state = "receiving" if agent.health.caught_up.is_set() else "catching up"
+        state = "receiving" if agent.health.caught_up else "catching up"
     return {
         "name": agent.name,
         "role": agent.hosted.role,

@@ -8,7 +8,6 @@ over are renamed, so that they are not read twice.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import re
 from typing import Any, NamedTuple
@@ -58,12 +57,14 @@ def find(name: str, folder: str) -> Left:
 
 
 def _cursor_files(name: str, folder: str) -> list[str]:
-    escaped = glob.escape(folder)
-    # No shape that ends in a bare star: the files of `bobby` are not those of `bob`.
+    # With any ending, but no further letters: the files of `bobby` are not those of `bob`.
     stems = (f"cursor-{name}", f"cursor_{name}", f"last-id-{name}")
-    shapes = [*stems, *(f"{stem}.*" for stem in stems), f"{name}.cursor"]
-    found = [path for shape in shapes for path in glob.glob(os.path.join(escaped, shape))]
-    return sorted({path for path in found if not path.endswith(TAKEN) and os.path.isfile(path)})
+    whole, begins = (*stems, f"{name}.cursor"), tuple(f"{stem}." for stem in stems)
+    listed: list[str] = []
+    with contextlib.suppress(OSError):
+        listed = os.listdir(folder)
+    found = [one for one in listed if (one in whole or one.startswith(begins)) and not one.endswith(TAKEN)]
+    return [path for one in sorted(found) if os.path.isfile(path := os.path.join(folder, one))]
 
 
 def _read(path: str) -> str:

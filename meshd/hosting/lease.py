@@ -211,17 +211,11 @@ class Leases:
                     await agent.execute(agent.core.give_losses)
 
     async def _await_handovers(self, agent: Agent) -> None:
-        changed = asyncio.Event()
-        agent.waiters.add(changed)
-        try:
+        with agent.waiting() as changed, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(agent.lease.yields_for(mono())):
                 while agent.handovers:
                     await changed.wait()
                     changed.clear()
-        except TimeoutError:
-            pass
-        finally:
-            agent.waiters.discard(changed)
 
     async def _await_end(self, agent: Agent) -> None:
         if (task := self._letting_go.get(agent)) is not None:

@@ -81,8 +81,8 @@ class Agent:
         self.core = AgentCore(name, shared.keys)
         self.lease = Lease(alone=shared.alone)
         self.leasing = asyncio.Lock()  # one question about the lease at a time
-        self.waiters: set[asyncio.Event] = set()
-        self.handovers: set[Handover] = set()
+        self.waiters: list[asyncio.Event] = []
+        self.handovers: list[Handover] = []
         self.listening = 0
         self.live = False  # an MCP session goes by this name now
         self.monitored = False
@@ -143,11 +143,11 @@ class Agent:
     def waiting(self) -> Iterator[asyncio.Event]:
         """An event that is set whenever something about the agent has changed."""
         changed = asyncio.Event()
-        self.waiters.add(changed)
+        self.waiters.append(changed)
         try:
             yield changed
         finally:
-            self.waiters.discard(changed)
+            self.waiters.remove(changed)
 
     @contextlib.contextmanager
     def attached(self, *, hidden: bool = False) -> Iterator[None]:
@@ -210,7 +210,7 @@ class Agent:
 
     def handed_back(self, handover: Handover) -> None:
         """This hand-over has ended, the one way or the other."""
-        self.handovers.discard(handover)
+        self.handovers.remove(handover)
         if not self.handovers:
             self.wake_waiters()
 

@@ -106,15 +106,8 @@ class GroupReader:
     def admit(self, agent: Agent) -> None:
         """Feed an agent: first what it has missed, then all that comes."""
         if agent.name not in self._feeds:
-            feed = self._feeds[agent.name] = Feed(agent, self)
-            self._background.start(self._feed(agent.name, feed), f"{agent.name}: broadcasts")
-
-    async def _feed(self, name: str, feed: Feed) -> None:
-        try:
-            await feed.run()
-        finally:
-            if self._feeds.get(name) is feed:
-                del self._feeds[name]
+            feed = self._feeds[agent.name] = Feed(agent, self, self._background)
+            feed.go_on()
 
     def dismiss(self, name: str) -> None:
         """Feed this agent no more."""

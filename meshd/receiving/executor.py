@@ -7,6 +7,7 @@ of its own: that it cannot be written holds no mail back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
@@ -59,11 +60,12 @@ class Executor:
         self._told = told
         self._lock = asyncio.Lock()
         self._ended: MeshError | None = None
-        self._end = asyncio.Event()
+        self._pausing: asyncio.Event | None = None  # made when somebody pauses: of a thousand agents few ever do
         self._given_up = False  # the disk did not answer until the end: what was not begun then never is
-        self._waiting: set[asyncio.Future[list[Effect] | Exception]] = set()  # callers, each for a step
+        self._waiting: dict[asyncio.Future[list[Effect] | Exception], None] = {}  # callers, each for a step
         self._compacting = False
-        self._kept: set[tuple[str, str]] = set()  # the last entries that were put aside: where they stood, and why
+        # The last entries that were put aside: where they stood, and why.
+        self._kept: tuple[tuple[str, str], ...] = ()
         self._background = Background(log, {"agent": core.name})
         self.held_up: Full | None = None  # why the disk does not take what has come, while that is tried again
 
@@ -94,14 +96,14 @@ class Executor:
         """
         step = self._background.start(self._outcome(decide, ended), f"{self._core.name}: step")
         waiting = asyncio.shield(step)
-        self._waiting.add(waiting)
+        self._waiting[waiting] = None
         try:
             found = await waiting
         except asyncio.CancelledError:
             step.add_done_callback(self._left)
             raise
         finally:
-            self._waiting.discard(waiting)
+            self._waiting.pop(waiting, None)
         if isinstance(found, Exception):
             raise found
         return found
@@ -147,11 +149,10 @@ class Executor:
 
     async def _pause(self, seconds: float) -> None:
         """Wait so long, or until the agent ends."""
-        try:
+        self._pausing = self._pausing or asyncio.Event()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._end.wait()
-        except TimeoutError:
-            pass
+                await self._pausing.wait()
 
     async def _step(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
         async with self._lock:
@@ -173,7 +174,7 @@ class Executor:
         if fresh := [entry for entry in entries if (entry.at, entry.reason) not in self._kept]:
             await self._on_disk(functools.partial(quarantine.keep, path, fresh))
             self._health.put_aside(len(fresh))
-        self._kept = {(entry.at, entry.reason) for entry in entries}
+        self._kept = tuple((entry.at, entry.reason) for entry in entries)
 
     def _check(self) -> None:
         if self._ended is not None:
@@ -248,7 +249,8 @@ class Executor:
         does.
         """
         self._ended = why
-        self._end.set()
+        if self._pausing is not None:
+            self._pausing.set()
         try:
             async with asyncio.timeout(END_PATIENCE), self._lock:
                 pass

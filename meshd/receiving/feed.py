@@ -10,6 +10,7 @@ from typing import Protocol
 from meshd.core.backoff import Backoff
 from meshd.core.message import Malformed, Message, entry_key
 from meshd.errors import MeshError, StoreBusy, StoreDown, StoreError
+from meshd.observing.background import Background
 from meshd.receiving.agent import Agent
 from meshd.receiving.health import BROADCASTS
 from meshd.system import clock
@@ -44,22 +45,22 @@ class Feed:
     `at`: up to where in the group stream the agent has everything; None while that is not known.
     """
 
-    def __init__(self, agent: Agent, group: Group) -> None:
+    def __init__(self, agent: Agent, group: Group, background: Background) -> None:
         self.at = agent.core.inbox.group
         self._agent = agent
         self._group = group
+        self._background = background
         self._queue: list[tuple[Sequence[Broadcast], str]] = []
         self._waiting = self._bytes = 0  # in the queue
         self._behind = True
         self._forget = False
         self._taking_in = False
+        self._running = False
         self._closed = False
-        self._wanted = asyncio.Event()
-        self._wanted.set()
 
     def put(self, broadcasts: Sequence[Broadcast], cursor: str) -> None:
         """These have come, up to `cursor`. Never waits."""
-        if self._behind:
+        if self._behind or self._closed:
             return
         if not broadcasts and not self._queue and not self._taking_in:
             self.at = cursor
@@ -74,7 +75,7 @@ class Feed:
             self._fall_behind()
             return
         self._queue.append((broadcasts, cursor))
-        self._wanted.set()
+        self.go_on()
 
     def went_back(self) -> None:
         """The stream lost its end: what it still has may be new, and the ids tell what is not."""
@@ -86,22 +87,31 @@ class Feed:
         self._queue.clear()
         self._waiting = self._bytes = 0
         self._behind = True
-        self._wanted.set()
+        self.go_on()
 
     def close(self) -> None:
         """Feed the agent no more. A step that has begun is finished: what is on the disk is applied."""
         self._closed = True
-        self._wanted.set()
 
-    async def run(self) -> None:
-        """Feed the agent until it is let go: the restart wrapper."""
+    def go_on(self) -> None:
+        """There is something to do. Only then there is a task: most agents wait most of the time."""
+        if not self._running and not self._closed:
+            self._running = True
+            self._background.start(self._run(), f"{self._agent.name}: broadcasts")
+
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        finally:
+            self._running = False
+
+    async def _work(self) -> None:
+        """Feed the agent until it has all, or is let go: the restart wrapper."""
         backoff, health = Backoff(), self._agent.health
-        while True:
-            await self._wanted.wait()
-            if self._closed:
-                return
+        while (self._behind or self._queue) and not self._closed:
             try:
                 if not await self._agent.may_receive():
+                    self.close()
                     return
                 if self.at is None:
                     self.at = self._agent.core.inbox.group or "0-0"
@@ -112,6 +122,7 @@ class Feed:
                 await self._group.store_up(backoff)
             except MeshError:  # the disk takes nothing, which is said there; or the agent has ended
                 if self._agent.gone is not None:
+                    self.close()
                     return
             except Exception:
                 health.say(BROADCASTS, "its broadcasts could not be taken in and are tried again; see the log")
@@ -137,9 +148,6 @@ class Feed:
             else:
                 self._behind = False  # with nothing awaited since the reader's place was looked at
             return
-        if not self._queue:
-            self._wanted.clear()
-            return
         waiting, self._queue = self._queue, []
         self._waiting = self._bytes = 0
         await self._take_in([one for broadcasts, _ in waiting for one in broadcasts], waiting[-1][1])
@@ -158,7 +166,7 @@ class Feed:
 
     def has_read(self, newest: str) -> bool:
         """Whether the agent has the newest entry, by its id; empty if there is none."""
-        return not newest or (self.at is not None and entry_key(self.at) >= entry_key(newest))
+        return not newest or self._closed or (self.at is not None and entry_key(self.at) >= entry_key(newest))
 
 
 def _size(one: Broadcast) -> int:

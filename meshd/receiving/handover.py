@@ -39,7 +39,7 @@ class Handover:
         self._lost = lost
         self._ids = [message.id for message in messages]
         self._open = True
-        agent.handovers.add(self)
+        agent.handovers.append(self)
 
     async def confirm(self) -> None:
         """Write down that they were read. Raises `Full`, or `NotAllowed` if the name has moved; then they were not."""

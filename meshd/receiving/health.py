@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from meshd.observing.events import EventHub
 from meshd.observing.outage import Troubles
 from meshd.system import clock
@@ -19,7 +17,7 @@ class Health:
     """The troubles of one agent, one for each source. Each is an event, and a line of the log once."""
 
     def __init__(self, name: str, events: EventHub, troubles: Troubles) -> None:
-        self.caught_up = asyncio.Event()
+        self.caught_up = False
         self.since = clock.wall()  # so long it receives, catches up, or is in trouble
         self.restarts = 0
         self.last_turn = clock.mono()  # of the reader
@@ -76,9 +74,9 @@ class Health:
         self._log.tell(self._name, None if self.of_store else self.trouble, exc_info=exc_info)
 
     def set_caught_up(self, caught_up: bool) -> None:
-        if caught_up != self.caught_up.is_set():
+        if caught_up != self.caught_up:
             self.since = clock.wall()
-        (self.caught_up.set if caught_up else self.caught_up.clear)()
+        self.caught_up = caught_up
 
     def put_aside(self, entries: int) -> None:
         """So many entries could not be taken in."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.control.framing import Lines
 
 LONGEST = 8
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # this machine may be busy
 # Mostly newlines and lines about as long as they may be: that is where the edges are.
 streams = st.lists(
     st.one_of(st.just(b"\n"), st.binary(max_size=3), st.integers(LONGEST - 1, LONGEST + 1).map(lambda n: b"x" * n)),
@@ -27,7 +26,6 @@ def expected(data: bytes) -> tuple[list[bytes], bool]:
     return lines, len(rest) > LONGEST
 
 
-@unhurried
 @given(streams, st.lists(st.integers(0, 100), max_size=8))
 def test_any_cut_of_the_bytes_gives_the_same_lines(data: bytes, places: list[int]) -> None:
     cuts = sorted(min(place, len(data)) for place in places)
@@ -39,7 +37,6 @@ def test_any_cut_of_the_bytes_gives_the_same_lines(data: bytes, places: list[int
     assert (found, lines.too_long) == expected(data)
 
 
-@unhurried
 @given(streams, streams)
 def test_behind_a_line_that_is_too_long_nothing_is_taken(before: bytes, behind: bytes) -> None:
     lines = Lines(LONGEST)

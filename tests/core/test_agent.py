@@ -212,8 +212,8 @@ class RollbackMachine(InboxMachine):
         assert self.bob.core.inbox.losses.total <= len(self.lost)
 
 
-InboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-RollbackMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+InboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+RollbackMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30)
 
 
 TestInbox = InboxMachine.TestCase
@@ -222,7 +222,7 @@ TestInbox = InboxMachine.TestCase
 TestInboxOfAStoreThatGoesBack = RollbackMachine.TestCase
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     history=st.lists(st.sampled_from(["alice", "carol", "read", "replicate", "fail over"]), max_size=40),
 )
@@ -260,7 +260,7 @@ def test_what_a_rollback_took_is_counted_exactly_by_the_senders_counts(history: 
     assert bob.core.inbox.losses.total == sum(counts.values()) - len(received)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(history=st.lists(st.sampled_from(["alice", "carol", "read", "trim", "flush"]), max_size=40))
 def test_a_trim_explains_no_loss_that_comes_after_it(history: list[str]) -> None:
     """Once its senders have written again, what a flush takes is counted exactly, whoever's mail was trimmed."""
@@ -304,7 +304,7 @@ def test_a_trim_explains_no_loss_that_comes_after_it(history: list[str]) -> None
     assert bob.core.inbox.losses.total == raw + sum(counts.values()) - len(received)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), trims=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=5))
 def test_trims_explain_the_gaps_of_all_senders_together(data: st.DataObject, trims: list[tuple[int, int, int]]) -> None:
     """In whatever order the senders write again, what was trimmed is told once, and of a loss beyond that no less."""
@@ -357,7 +357,7 @@ def test_the_credit_of_an_older_journal_is_everybody_s_until_they_write() -> Non
         assert core.inbox.losses.total == 1 + 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=8), st.booleans())
 def test_a_trimmed_message_is_counted_once_whoever_counts(bursts: list[tuple[int, bool]], counted: bool) -> None:
     """The store's arithmetic and the sender's counter see the same loss; it is counted once."""
@@ -761,7 +761,7 @@ class MovingMachine(RuleBasedStateMachine):
         assert state(fold("bob", self.bob.disk)) == state(self.bob.core)
 
 
-MovingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+MovingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 
 
 TestMoving = MovingMachine.TestCase

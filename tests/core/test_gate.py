@@ -119,7 +119,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(history=st.lists(steps, max_size=25), limit=st.integers(1, 4), enforce=st.booleans())
 def test_sends_and_their_gate(server: Store, history: list[tuple[Any, ...]], limit: int, enforce: bool) -> None:
     """Verdicts, entries, copies, counts and audit are those of the model; a repeated send is the first one's entry."""
@@ -254,7 +254,7 @@ lease_steps = st.one_of(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(lease_steps, max_size=25))
 def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) -> None:
     """Held until it is released, expires or is taken over; whoever is not the holder is told who is.

@@ -335,7 +335,7 @@ class TwoDaemons(RuleBasedStateMachine):
         assert len(missing) <= inbox.losses.total, missing
 
 
-TwoDaemons.TestCase.settings = settings(max_examples=1500, stateful_step_count=30, deadline=None)
+TwoDaemons.TestCase.settings = settings(max_examples=1500, stateful_step_count=30)
 TestTwoDaemons = TwoDaemons.TestCase
 
 

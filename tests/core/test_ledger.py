@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert state(fold("alice", state(self.core))) == state(self.core)
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 TestLedger = LedgerMachine.TestCase

@@ -42,7 +42,7 @@ def assert_one_line(line: str) -> None:
     assert not [c for c in line if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     entry_id=entry_ids | st.binary(max_size=20), flat=st.none() | flats | st.lists(st.binary(max_size=9), max_size=9)
 )
@@ -53,7 +53,7 @@ def test_no_entry_makes_decoding_fail(entry_id: bytes, flat: list[bytes] | None)
     assert isinstance(decode(entry_id, flat, KEYS, LIMIT), Message | Ping | Malformed)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(entry_id=entry_ids, more=flats, body=st.text(max_size=900))
 def test_a_decoded_message_is_safe_in_every_part(entry_id: bytes, more: list[bytes], body: str) -> None:
     """Whatever the optional fields say: checked values, one line, and a record that is read back as it was."""

@@ -353,7 +353,7 @@ class LadderMachine(RuleBasedStateMachine):
         assert not self.armed & self.ladder.failed.keys()
 
 
-LadderMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+LadderMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 
 
 TestLadder = LadderMachine.TestCase

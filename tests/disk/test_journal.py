@@ -78,7 +78,7 @@ def test_a_tail_torn_at_any_byte_is_cut_and_all_before_it_survives(tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["torn", "whole"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tail=st.binary(max_size=200))
 def test_garbage_behind_the_last_record_is_cut(tmp_path_factory: pytest.TempPathFactory, tail: bytes) -> None:
     """As a block that was allocated and never written leaves it."""
@@ -89,7 +89,7 @@ def test_garbage_behind_the_last_record_is_cut(tmp_path_factory: pytest.TempPath
     assert path.read_bytes() == whole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(line=st.integers(0, len(HISTORY) - 1), place=st.floats(0, 0.999), bit=st.integers(0, 7))
 @example(line=len(HISTORY) - 1, place=0.999, bit=0)  # joined with the last line: no good one follows
 def test_a_damaged_line_loses_itself_only_and_a_copy_is_kept(

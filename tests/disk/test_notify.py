@@ -309,7 +309,7 @@ def rotate(log: NotifyLog) -> None:
         log._rotate()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(["say", "say", "say", "rotate", "read", "read and die", "new reader"]), max_size=40))
 def test_a_reader_gets_every_line_once_across_rotations(history: list[str]) -> None:
     """A watch that ended goes on where it stopped, if no more was rotated than is kept; one that died repeats."""

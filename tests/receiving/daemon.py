@@ -92,7 +92,7 @@ class Daemon:
     async def host(self, name: str) -> Agent:
         """Hosted, and receiving."""
         agent = await self.mesh.names.host(name)
-        await eventually(agent.health.caught_up.is_set, f"{name} receives")
+        await eventually(lambda: agent.health.caught_up, f"{name} receives")
         return agent
 
     def agent(self, name: str) -> Agent:

@@ -255,7 +255,7 @@ class History:
         await self._mend()
         await daemon.mesh.names.host(BROKEN)
         agent = daemon.agent(BROKEN)
-        await eventually(agent.health.caught_up.is_set, "the broken one receives", PATIENCE)
+        await eventually(lambda: agent.health.caught_up, "the broken one receives", PATIENCE)
         last = [next(self._texts), next(self._texts)]
         daemon.send(BROKEN, last[0])
         daemon.broadcast(last[1])
@@ -293,7 +293,6 @@ async def run_of(history: list[Step], folder: Path, store: Store, *, whole: bool
 @pytest.mark.timeout(120 + 60 * ROUNDS)
 @settings(
     max_examples=3 * ROUNDS,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 @given(history=st.lists(steps, min_size=3, max_size=12))

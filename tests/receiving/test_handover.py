@@ -32,7 +32,7 @@ async def test_a_confirmation_that_its_caller_leaves_takes_effect_or_does_not(da
     hang.let_go()
     await eventually(lambda: not bob.core.inbox.unread, "they are read")
     assert bob.core.inbox.losses.untold == 0
-    assert bob.handovers == set()
+    assert bob.handovers == []
 
 
 async def test_losses_are_told_once_to_each_reader(daemon: Daemon) -> None:

@@ -76,7 +76,7 @@ async def test_the_supervisor_tells_what_has_stopped_working(home: Home, monkeyp
     try:
         await eventually(supervisor.commands.up.is_set, "the store is up")
         agent = await supervisor.names.host("bob")
-        await eventually(agent.health.caught_up.is_set, "it receives")
+        await eventually(lambda: agent.health.caught_up, "it receives")
         assert supervisor.stuck() == []
         agent.health.last_turn = Mono(clock.mono() - STALLED - 1)
         assert supervisor.stuck() == ["agent bob"]

@@ -227,7 +227,7 @@ PIECES = st.lists(
 
 
 @given(texts=st.lists(st.tuples(PIECES, PIECES), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_words_are_one_element_each_and_come_back_as_they_were(texts: list[tuple[str, str]]) -> None:
     messages = [{"from": sender, "text": text, "id": sender, "thread": text} for sender, text in texts]
     found = elements(blocks(messages))
@@ -236,7 +236,7 @@ def test_any_words_are_one_element_each_and_come_back_as_they_were(texts: list[t
 
 
 @given(role=PIECES, host=PIECES, wake=st.lists(PIECES, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_registry_entry_is_one_tag(role: str, host: str, wake: list[str]) -> None:
     agent = {"agent": "bob", "live": True, "role": role, "host": host, "wake": wake, "session": True, "unread": 1}
     [element] = elements(TOOLS["mesh_who"].text({"agents": [agent], "more": 0, "notice": NOTICE}))

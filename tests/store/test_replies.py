@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.core.names import Keys
@@ -110,7 +110,7 @@ def a_send() -> Invocation[sending.SendResult]:
     return sending.send(KEYS, out, sid="5d", floor=0, gate=sending.Gate(0, False), digest="0" * 16, ts=1.0)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(lies=st.lists(st.tuples(st.integers(0, 14), st.one_of(answers, broken)), min_size=1, max_size=4))
 def test_commands_outlive_every_answer(server: Store, lies: list[tuple[int, bytes]]) -> None:
     """Whatever is said in place of some answers: a call ends with a result or an error of ours, what keeps the
@@ -152,7 +152,7 @@ def test_commands_outlive_every_answer(server: Store, lies: list[tuple[int, byte
     asyncio.run(example())
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(which=st.sampled_from(["read", "probe", "sizes"]), said=answers, at=st.integers(0, 3))
 def test_readers_get_entries_or_an_error(server: Store, which: str, said: bytes, at: int) -> None:
     """What a reader is given has the shape of entries, or it is an error of ours."""
@@ -182,7 +182,7 @@ def test_readers_get_entries_or_an_error(server: Store, which: str, said: bytes,
     asyncio.run(example())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(said=st.one_of(answers, broken))
 def test_connecting_ends_with_a_connection_or_an_error(server: Store, said: bytes) -> None:
     """The handshake of redis-py takes its answers apart by itself."""
