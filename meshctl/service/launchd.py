@@ -102,6 +102,9 @@ class Launchd:
         if not self._loaded():
             self._load()
             options = ()  # that starts it
+        elif not options and self.state().pid is not None:
+            # It is there, or on its way to its end: then it is started when it has ended.
+            _within(_STARTING, lambda: answers() or self.state().pid is None)
         if options or self.state().pid is None:
             done = self._run("kickstart", *options, self._target())
             if done.returncode:

@@ -23,6 +23,10 @@ class Slots:
         if first:
             yield
             return
-        async with self._free:
+        await self._free.acquire()
+        try:
             yield
-            await asyncio.sleep(0)  # what has become ready meanwhile goes before the next
+        finally:
+            # What has become ready meanwhile goes before the next. It is not awaited here: whoever is cancelled while
+            # it leaves would lose the connection that it has just opened.
+            asyncio.get_running_loop().call_soon(self._free.release)

@@ -132,8 +132,10 @@ def test_what_was_read_elsewhere_is_not_called_lost(home: Home, other: Home) -> 
             number += 1
             home.meshctl("send", "bob", f"p{number}", "--from", "alice")
             home.meshctl("broadcast", f"b{number}", "--from", "alice")
-        wait_until(lambda: len(texts(where, "bob", peek=True)) == 4, "all are received")
-        assert len(texts(where, "bob")) == 4
+        sent = {f"{kind}{n}" for kind in "pb" for n in (number - 1, number)}
+        wait_for_texts(where, "bob", *sent)
+        # From a holder that was too busy to answer in time, what was read last may come again.
+        assert set(texts(where, "bob")) >= sent
 
     deliver(home)
     for holder, before in ((other, home), (home, other)):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import plistlib
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from meshctl.service.launchd import LABEL, Launchd
 from meshctl.service.marked import EDITED, SAME
 from meshd import paths
 from meshd.__main__ import main
-from tests.helper import Home
+from tests.helper import Home, wait_until
 
 # Its state: `loaded` holds the plist's path, `pid` the number of what it has started last. As the real one it does not
 # wait until what it starts is ready; a process that is no longer its child is ended when it is a zombie.
@@ -186,6 +188,29 @@ def test_a_command_that_needs_the_daemon_waits_for_the_one_that_launchd_starts(m
         rpc.call("shutdown")
     Launchd().start()
     assert hello(mac) == (Launchd().state().pid, "launchd")
+
+
+def test_one_that_is_still_ending_is_started_when_it_has_ended(mac: Home) -> None:
+    """It listens no more, and launchd shows it for as long as it is there; what has ended with 0 it leaves alone."""
+    install(Launchd(), told(), print_only=False, force=False, linger=False)
+    with mac.rpc() as rpc:
+        rpc.call("shutdown")
+    wait_until(lambda: Launchd().state().pid is None, "it has ended")
+    ending = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    (mac.path / "pid").write_text(str(ending.pid))
+    asked(mac)
+    starting = threading.Thread(target=Launchd().start)
+    starting.start()
+    wait_until(lambda: (mac.path / "asked").exists() and looks(mac) > 2, "it waits for its end")
+    ending.communicate()
+    starting.join()
+    assert asked(mac) == [f"kickstart gui/U/{LABEL}"]
+    assert hello(mac) == (Launchd().state().pid, "launchd")
+
+
+def looks(home: Home) -> int:
+    """How often launchd was asked how the daemon is."""
+    return (home.path / "asked").read_text().count(f"{LABEL}\n")
 
 
 def test_a_daemon_that_does_not_start_is_an_error_that_leads_to_the_log(mac: Home) -> None:

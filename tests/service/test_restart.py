@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from tests.helper import Home, wait_until
 from tests.service.user_manager import UserManager
+from tests.store.servers import is_up
 
 SENDERS = 4
 
@@ -170,6 +171,7 @@ def test_one_by_hand_that_does_not_answer_is_named_and_left_alone(served: Home, 
         f"the daemon that was started by hand (pid {pid}) does not answer: timed out\n"
         f"  next: kill -9 {pid}, then repeat\n"
     )
+    wait_until(lambda: is_up(served), "it has found its store again")
     assert served.json("status")["pid"] == pid
     assert manager.pid == 0
 

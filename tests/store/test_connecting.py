@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from typing import Any
 
 import pytest
 
@@ -67,3 +68,34 @@ async def test_connections_wait_for_each_other_and_the_first_ones_do_not(server:
     assert most == AT_ONCE + 1
     for link in links:
         await link.close()
+
+
+async def test_a_connection_that_is_open_when_its_opener_is_cancelled_is_not_left_open(server: Store) -> None:
+    """Between the moment in which it is open and the one in which its owner has it nothing is waited for."""
+    endpoint = from_url(server.url, "mesh")
+    real, made = endpoint.connection, list[Any]()
+
+    async def connection(bound: int = 1 << 20) -> Any:
+        one = await real(bound)
+        connect = one.connect
+
+        async def connect_and_be_cancelled() -> None:
+            await connect()  # type: ignore[no-untyped-call]
+            owner.cancel()
+
+        one.connect = connect_and_be_cancelled  # type: ignore[method-assign]
+        made.append(one)
+        return one
+
+    async def own() -> None:
+        link = await Link.open(endpoint)
+        try:
+            await link.call("PING")
+        finally:
+            await link.close()
+
+    endpoint.connection = connection  # type: ignore[method-assign]
+    owner = asyncio.create_task(own())
+    await asyncio.wait([owner])
+    assert owner.cancelled()
+    assert [one.is_connected for one in made] == [False]
