@@ -18,7 +18,7 @@ import msgspec
 
 from meshd.control.framing import Lines
 from meshd.errors import Cancelled, InvalidRequest, MeshError, NotAllowed, ParseError, Unexpected, UsageError
-from meshd.observing.background import Background
+from meshd.observing.background import owned
 from meshd.system.sockets import has_gone, peer_uid
 
 log = logging.getLogger("meshd.control")
@@ -75,7 +75,6 @@ class Connection(asyncio.Protocol):
         self._calls: dict[asyncio.Task[None], Id | msgspec.UnsetType] = {}
         self._out: list[bytes] = []
         self._queued = 0
-        self._background = Background(log)
         self._writable = True
         self._reading = True
         self._eof = False
@@ -177,7 +176,7 @@ class Connection(asyncio.Protocol):
             callback()
         if request.id is msgspec.UNSET and self._notify(self, request):
             return
-        self._calls[self._background.start(self._run(request), f"call of {request.method[:64]}")] = request.id
+        self._calls[owned(self._run(request), f"call of {request.method[:64]}")] = request.id
 
     async def _run(self, request: Request) -> None:
         task = asyncio.current_task()

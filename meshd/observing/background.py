@@ -101,6 +101,14 @@ class Background:
             await asyncio.wait(list(self._tasks))
 
 
+def owned(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task whose owner keeps it, and which tells everything itself, also what ends it.
+
+    For what is started thousands of times a second, where the callback at its end would be felt.
+    """
+    return asyncio.get_running_loop().create_task(work, name=name)
+
+
 def _was_asked_to_end() -> bool:
     """Whether somebody cancelled this task. If not, what it waited for was cancelled by its own owner.
 
