@@ -39,21 +39,21 @@ def show_who(data: dict[str, Any]) -> Printed:
         return Printed("(no agents registered)\n")
     rows = [["NAME", "ROLE", "HOST", "PID", "UP", "AGE", "SESSION", "UNREAD", "WAKE", "LAST WAKE"]]
     for entry in data["agents"]:
-        if not entry["live"]:
-            rows.append([entry["agent"], "", f"(gone for {duration(entry['gone_for'])})", *[""] * 7])
+        if not entry.live:
+            rows.append([entry.agent, "", f"(gone for {duration(entry.gone_for)})", *[""] * 7])
             continue
         rows.append(
             [
-                entry["agent"],
-                entry["role"] or "-",
-                entry["host"] or "-",
-                str(entry["pid"] or "-"),
-                ago(entry["since"]),
-                ago(entry["ts"]),
-                "yes" if entry["session"] else "no",
-                "-" if entry["unread"] is None else str(entry["unread"]),
-                ",".join(entry["wake"]) or "-",
-                shown_worked(entry["worked"]),
+                entry.agent,
+                entry.role or "-",
+                entry.host or "-",
+                str(entry.pid or "-"),
+                ago(entry.since),
+                ago(entry.ts),
+                "yes" if entry.session else "no",
+                "-" if entry.unread is None else str(entry.unread),
+                ",".join(entry.wake) or "-",
+                shown_worked(entry.worked),
             ]
         )
     return Printed(table(rows))
@@ -69,7 +69,7 @@ async def complete(call: Call, p: CompleteParams, use: Looking) -> Result:
     if p.what == AGENTS:
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(_PATIENCE):
-                names.update(entry["agent"] for entry in await use.directory.who())
+                names.update(entry.agent for entry in await use.directory.who())
     return Result({"names": sorted(names)})
 
 

@@ -11,6 +11,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import msgspec
+
 from meshd.commands.arguments import JSON, Argument, arguments
 from meshd.commands.base import Command, Params, Printed
 from meshd.commands.table import COMMANDS, SHOWN
@@ -156,7 +158,7 @@ def encode(data: Any) -> str:
     """One JSON document on one line, ASCII: no text in it can reach a terminal as a control."""
     import json
 
-    return json.dumps(data, ensure_ascii=True) + "\n"
+    return json.dumps(data, ensure_ascii=True, default=msgspec.to_builtins) + "\n"
 
 
 def render(parsed: Parsed, data: dict[str, Any]) -> Printed:

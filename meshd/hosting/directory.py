@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter
 
 from meshd.core.backoff import Backoff
 from meshd.core.names import Keys
 from meshd.errors import StoreError
-from meshd.hosting.entries import Entries, here
+from meshd.hosting.entries import Entries, Gone, Shown, here
 from meshd.receiving.agent import Agent
 from meshd.store import replies
 from meshd.store.commands import Commands
@@ -44,8 +43,8 @@ class Directory:
             if len(self._heard) > _HEARD:
                 del self._heard[next(iter(self._heard))]
 
-    async def who(self, *, everyone: bool = False) -> list[dict[str, Any]]:
-        """Live agents by name, ours as they are now; with `everyone` also names that are gone (`live` false).
+    async def who(self, *, everyone: bool = False) -> list[Shown | Gone]:
+        """Live agents by name, ours as they are now; with `everyone` also names that are gone.
 
         Costs one round trip, in which an index range, the entries of the names of the last time and a bounded piece of
         a scan for 0.1 programs are asked for, and another one for names that are new.
@@ -66,17 +65,18 @@ class Directory:
             present = await self._commands.script(who(self._keys, floor=floor, names=new))
             entries.update(zip(new, present.entries, strict=True))
         self._known = list(expires)
-        found = self._entries.shown(((name, entries[name]) for name in names if entries[name]), now)
+        there = ((name, entries[name]) for name in names if entries[name])
+        found: list[Shown | Gone] = [*self._entries.shown(there, now)]
         for name in names:
             if entries[name]:
                 continue
             if name not in expires:
                 self._heard.pop(name, None)
             elif everyone:
-                found.append({"agent": name, "live": False, "gone_for": round(max(0.0, now - expires[name]), 1)})
+                found.append(Gone(agent=name, gone_for=round(max(0.0, now - expires[name]), 1)))
         now = clock.wall()
-        found += [here(agent, now) for agent in ours.values() if agent.lease.ours and not agent.hosted.stealth]
-        return sorted(found, key=itemgetter("agent"))
+        found += here((agent for agent in ours.values() if agent.lease.ours and not agent.hosted.stealth), now)
+        return sorted(found, key=attrgetter("agent"))
 
     async def _scan(self, steps: int = _SCAN_STEPS) -> None:
         """Look for registry keys that are in no index: a bounded piece of the store, and on from there next time."""

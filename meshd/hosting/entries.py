@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from meshd import __version__
 from meshd.core.text import one_line
@@ -21,6 +22,36 @@ T = TypeVar("T")
 _KEPT = 1 << 10  # bytes of an entry that is remembered; ours have some hundred
 _NUMBERS = 1e15  # no time, process or count is greater; JSON has no such bound
 _HOST = one_line(socket.gethostname())
+
+
+class Shown(msgspec.Struct, kw_only=True, gc=False):
+    """An agent as it is shown: a struct, because a thousand of them at once are felt. Times are wall seconds.
+
+    `ts`: when that was written. `age`: seconds since then. `here`: it is hosted by this daemon.
+    """
+
+    agent: str
+    live: bool = True
+    role: str
+    host: str
+    pid: int | None
+    ts: float | None
+    since: float | None
+    session: bool
+    unread: int | None
+    wake: list[str]
+    worked: dict[str, Any] | None
+    version: str
+    age: float | None = None
+    here: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Gone(msgspec.Struct, kw_only=True, gc=False):
+    """A name that nobody holds, for so many seconds."""
+
+    agent: str
+    live: bool = False
+    gone_for: float
 
 
 def entry(agent: Agent) -> bytes:
@@ -44,33 +75,36 @@ def entry(agent: Agent) -> bytes:
     )
 
 
-def here(agent: Agent, now: float) -> dict[str, Any]:
-    """An agent of ours as shown: as it is at `now`, wall seconds, and not as it was registered."""
-    return {
-        "agent": agent.name,
-        "live": True,
-        "role": agent.hosted.role,
-        "host": _HOST,
-        "pid": os.getpid(),
-        "ts": now,
-        "since": agent.hosted.since,
-        "session": agent.sessions > 0,
-        "unread": len(agent.core.inbox.unread),
-        "wake": agent.wakes,
-        "worked": agent.waker.worked,
-        "version": __version__,
-        "age": 0.0,
-        "here": True,
-    }
+def here(agents: Iterable[Agent], now: float) -> list[Shown]:
+    """Agents of ours as shown: as they are at `now`, wall seconds, and not as they were registered."""
+    pid = os.getpid()
+    return [
+        Shown(
+            agent=agent.name,
+            role=agent.hosted.role,
+            host=_HOST,
+            pid=pid,
+            ts=now,
+            since=agent.hosted.since,
+            session=agent.sessions > 0,
+            unread=len(agent.core.inbox.unread),
+            wake=agent.wakes,
+            worked=agent.waker.worked,
+            version=__version__,
+            age=0.0,
+            here=True,
+        )
+        for agent in agents
+    ]
 
 
 class Entries:
     """Registry entries as shown. Most of them are what they were when somebody asked last, and are read once."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        self._read: dict[str, tuple[bytes, Shown]] = {}
 
-    def shown(self, found: Iterable[tuple[str, bytes]], now: float) -> list[dict[str, Any]]:
+    def shown(self, found: Iterable[tuple[str, bytes]], now: float) -> list[Shown]:
         """Those of these names, JSON as somebody wrote it, at `now`, wall seconds."""
         before, self._read = self._read, {}
         entries = []
@@ -80,12 +114,12 @@ class Entries:
                 known = value, registered(name, value)
             if len(value) <= _KEPT:
                 self._read[name] = known
-            ts = known[1]["ts"]
-            entries.append(known[1] | {"age": None if ts is None else round(max(0.0, now - ts), 1)})
+            ts = known[1].ts
+            entries.append(replace(known[1], age=None if ts is None else round(max(0.0, now - ts), 1)))
         return entries
 
 
-def registered(name: str, value: bytes) -> dict[str, Any]:
+def registered(name: str, value: bytes) -> Shown:
     """A registry entry: written by anybody, so every value is checked."""
     fields = decoded(value, dict[str, Any]) or {}
 
@@ -99,20 +133,19 @@ def registered(name: str, value: bytes) -> dict[str, Any]:
         return one_line(found)[:100] if isinstance(found, str) else ""
 
     wake, worked = fields.get("wake"), fields.get("worked")
-    return {
-        "agent": name,
-        "live": True,
-        "role": text("role"),
-        "host": text("host"),
-        "pid": int(number("pid") or 0) or None,
-        "ts": number("ts"),
-        "since": number("since"),
-        "session": fields.get("session") is True,
-        "unread": int(number("unread") or 0) if number("unread") is not None else None,
-        "wake": [one_line(w)[:20] for w in wake if isinstance(w, str)] if isinstance(wake, list) else [],
-        "worked": _worked(worked),
-        "version": text("version") or "0.1",
-    }
+    return Shown(
+        agent=name,
+        role=text("role"),
+        host=text("host"),
+        pid=int(number("pid") or 0) or None,
+        ts=number("ts"),
+        since=number("since"),
+        session=fields.get("session") is True,
+        unread=int(number("unread") or 0) if number("unread") is not None else None,
+        wake=[one_line(w)[:20] for w in wake if isinstance(w, str)] if isinstance(wake, list) else [],
+        worked=_worked(worked),
+        version=text("version") or "0.1",
+    )
 
 
 def _worked(value: object) -> dict[str, Any] | None:
@@ -134,9 +167,9 @@ def decoded(value: bytes, type_: type[T]) -> T | None:
 def held(name: str, registry: bytes) -> NotAllowed:
     """The error that names who holds a name, by its registry entry or nothing."""
     known = registered(name, registry or b"{}")
-    where = f"the daemon on {known['host']} (pid {known['pid']})" if known["host"] else "another daemon"
+    where = f"the daemon on {known.host} (pid {known.pid})" if known.host else "another daemon"
     return NotAllowed(
         f"{name} is held by {where}",
         f"meshctl register {name} --takeover moves it here",
-        holder={"host": known["host"], "pid": known["pid"]},
+        holder={"host": known.host, "pid": known.pid},
     )
