@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import logging
 import logging.handlers
 import os
@@ -37,6 +38,9 @@ log = logging.getLogger("meshd")
 EX_USAGE = 64
 LOG_SIZE = 1 << 20
 LOG_KEPT = 3
+# New objects after which circles among them are looked for: Python's own 700 are a tenth of what a send costs, and
+# there are few circles here.
+_NEW_OBJECTS = 10_000
 STATUS_EVERY = 30.0  # seconds, where there is no watchdog to set the pace
 
 
@@ -67,6 +71,7 @@ def main() -> int:
             os.environ["AGENT_MESH_LOG_LEVEL"] = options.log_level  # as whoever asks for another configuration finds it
         _log_crashes(log_file)
         raise_file_limit()
+        gc.set_threshold(_NEW_OBJECTS)
         asyncio.run(_serve(ready, tell))
     except KeyboardInterrupt:
         raise  # before there is a loop that takes the signal: a terminal's own end

@@ -43,4 +43,5 @@ class Job(Generic[T]):
         if self.error is not None:
             what = f"the check of the {self._area} failed: {self.error!r}"
             return Finding("error", self._area, what, "meshctl logs -n 50")
-        return Finding("error", self._area, f"the check of the {self._area} hangs, or is late on a machine that is very busy", self._next)
+        what = f"the check of the {self._area} hangs, or is late on a machine that is very busy"
+        return Finding("error", self._area, what, self._next)
