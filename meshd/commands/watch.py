@@ -46,14 +46,14 @@ async def watch(call: Call, p: WatchParams, use: Watching) -> Result:
     until = None if p.timeout is None else deadline_in(check_seconds(p.timeout, "timeout"))
     try:
         async with asyncio.timeout_at(until):
-            with agent.attached(), agent.waiting() as changed:
-                await _watch(call, use, agent, cursor, changed)
+            with agent.attached(), agent.notify.watched() as written:
+                await _watch(call, use, agent, cursor, written)
     except TimeoutError:
         return Result({})
     raise AssertionError("a watch ends by its time, or by an error")
 
 
-async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, changed: asyncio.Event) -> None:
+async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, written: asyncio.Event) -> None:
     told: set[str] = set()
     if await _in_thread(cursor.is_new):
         await use.arrivals.fresh(agent)
@@ -64,7 +64,7 @@ async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, cha
             await call.emit(Result({"line": _unread_line(agent)}))
     quiet_since = 0.0
     while True:
-        changed.clear()
+        written.clear()
         lines = await _in_thread(cursor.read)
         if told:  # their lines may come after them
             lines = [line for line in lines if line.rpartition("[")[2].removesuffix("]") not in told]
@@ -77,19 +77,19 @@ async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, cha
             await _in_thread(cursor.save)
             quiet_since = clock.mono()
         agent.check_hosted()
-        await changed.wait()
+        await written.wait()
         if clock.mono() - quiet_since < BURST_WINDOW:
-            await _gather(changed)
+            await _gather(written)
 
 
-async def _gather(changed: asyncio.Event) -> None:
+async def _gather(written: asyncio.Event) -> None:
     """Let a burst become one: wait until it pauses, or its window is over."""
     try:
         async with asyncio.timeout(BURST_WINDOW):
             while True:
-                changed.clear()
+                written.clear()
                 async with asyncio.timeout(_PAUSE):
-                    await changed.wait()
+                    await written.wait()
     except TimeoutError:
         pass
 

@@ -91,10 +91,11 @@ class Agent:
         self.health = Health(name, shared.events, shared.troubles)
         self.waker = Waker(name, self.core.inbox.unread.values, shared.events)
         self._shared = shared
+        self.notify = NotifyQueue(notify, shared.disk, self.health)
         self._executor = Executor(
             self.core,
             journal,
-            NotifyQueue(notify, shared.disk, self.health),
+            self.notify,
             shared.disk,
             self.health,
             self._carry,

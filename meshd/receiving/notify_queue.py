@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from meshd.core.backoff import Backoff
 from meshd.core.records import Batch, Record
@@ -32,7 +33,22 @@ class NotifyQueue:
         self._trouble: BaseException | None = None
         self._ended = False
         self._retrying = False
+        self._watchers: list[asyncio.Event] = []
         self._background = Background(log)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever lines were written, which is later than what they tell of; and at the end."""
+        written = asyncio.Event()
+        self._watchers.append(written)
+        try:
+            yield written
+        finally:
+            self._watchers.remove(written)
+
+    def _wake_watchers(self) -> None:
+        for written in self._watchers:
+            written.set()
 
     def recover(self, records: Sequence[Record]) -> None:
         """After a start: finish the last batches' lines, which a crash may have cut off. Whatever fails, waits."""
@@ -63,7 +79,9 @@ class NotifyQueue:
     def _flushed(self, error: BaseException | None) -> None:
         """After each attempt: a log in trouble is said, and what waits is tried again."""
         self._trouble = error
-        if error is not None and not self._retrying and not self._ended:
+        if error is None:
+            self._wake_watchers()
+        elif not self._retrying and not self._ended:
             self._say(error)
             self._retrying = True
             self._background.start(self._retry(), f"the notify log {self._log.path}")
@@ -83,6 +101,7 @@ class NotifyQueue:
                 try:
                     await self._disk.run(self._log.flush)
                     self._trouble = None
+                    self._wake_watchers()
                 except OSError as error:
                     self._trouble = error
                     self._say(error)
@@ -94,6 +113,7 @@ class NotifyQueue:
         self._ended = True
         await self._background.end()
         self._log.close()
+        self._wake_watchers()
 
 
 def _unfinished(records: Sequence[Record], size: int) -> list[Batch]:

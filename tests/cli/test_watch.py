@@ -30,6 +30,22 @@ def test_the_first_watch_says_how_much_is_unread_instead_of_the_whole_past(mesh:
     assert mesh.meshctl("watch", name, "--timeout", "1") == f"📨 3 unread from alice, carol: meshctl inbox {name}\n"
 
 
+def test_a_line_that_is_written_later_than_its_message_is_received_is_told_then(home: Home) -> None:
+    """As it is always by a moment, and here by as long as the log's folder is not there."""
+    home.start()
+    home.meshctl("watch", "bob", "--timeout", "0.3")
+    log = home.cache / "notify-bob.log"
+    with running(home, "watch", "bob") as watch:
+        first = home.meshctl("send", "bob", "one", "--from", "alice").split()[1]
+        assert watch.line() == f"📨 alice: one [{first}]"
+        log.unlink()
+        log.symlink_to(home.path / "missing" / "log")
+        second = home.meshctl("send", "bob", "two", "--from", "alice").split()[1]
+        wait_until(lambda: home.json("status")["agents"][0]["trouble"], "its line cannot be written")
+        (home.path / "missing").mkdir()
+        assert watch.line() == f"📨 alice: two [{second}]"
+
+
 def test_what_the_first_watch_tells_as_unread_is_not_told_again_by_its_line(home: Home) -> None:
     """The lines of what was received are written after it, and here not before the log's folder is there."""
     home.start()

@@ -23,7 +23,7 @@ from meshd.system.limits import raise_file_limit
 # Seconds: a connection that has asked nothing yet, one that may ask again, and calls that end with the process.
 FIRST_REQUEST = 30.0
 KEEP_ALIVE = 75
-GRACE = 1
+GRACE = 3
 
 
 def run(address: Address) -> int:
