@@ -57,9 +57,9 @@ class Application:
         self._handing_over = HandingOver(Starlette(routes=routes, lifespan=self._lifespan))
         self.asgi = Guard(self._handing_over, address.names, address.token)
 
-    def interrupt(self) -> None:
-        """Answer the calls that wait: the process ends."""
-        self._handing_over.interrupt(STOPPING)
+    async def interrupt(self) -> None:
+        """Answer the calls that wait, until all have their answer: the process ends."""
+        await self._handing_over.interrupt(STOPPING)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:

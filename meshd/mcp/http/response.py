@@ -90,11 +90,13 @@ class Exchange:
                 return settle
         return None
 
-    def interrupt(self, why: str) -> None:
-        """End the calls that are waited for. Those that can still be answered are: with the reason."""
+    def interrupt(self, why: str) -> int:
+        """End the calls that are waited for, and how many. Those that can still be answered are: with the reason."""
         self._ended = self._ended or why
-        for scope in list(self._waiting):
+        waiting = list(self._waiting)
+        for scope in waiting:
             scope.cancel()
+        return len(waiting)
 
     def end(self) -> None:
         """Nothing goes out any more."""
@@ -125,13 +127,14 @@ class HandingOver:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._open: set[_Wire] = set()
+        self._moved = asyncio.Event()  # something has gone out, or has ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         exchange = scope[EXCHANGE] = Exchange()
-        wire = _Wire(exchange, scope["state"][TRANSPORT], receive, send)
+        wire = _Wire(exchange, scope["state"][TRANSPORT], receive, send, self._moved)
         self._open.add(wire)
         try:
             await self._app(scope, wire.receive, wire.send)
@@ -141,18 +144,29 @@ class HandingOver:
             await wire.finish()
         finally:
             self._open.discard(wire)
+            self._moved.set()
             exchange.end()
 
-    def interrupt(self, why: str) -> None:
-        """Answer all calls that wait with this, and let go of those who have not said yet what they want."""
+    async def interrupt(self, why: str) -> None:
+        """Answer all calls that wait with this, and let go of those who have not said yet what they want.
+
+        Returns when all answers are out.
+        """
         for wire in list(self._open):
             wire.interrupt(why)
+        while any(wire.owed > 0 for wire in self._open):
+            self._moved.clear()
+            await self._moved.wait()
 
 
 class _Wire:
-    """Both directions of one exchange."""
+    """Both directions of one exchange. `owed`: so many calls were interrupted, whose answers are not out yet."""
 
-    def __init__(self, exchange: Exchange, transport: asyncio.Transport, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, exchange: Exchange, transport: asyncio.Transport, receive: Receive, send: Send, moved: asyncio.Event
+    ) -> None:
+        self.owed = 0
+        self._moved = moved
         self._exchange = exchange
         self._transport = transport
         self._receive = receive
@@ -161,7 +175,7 @@ class _Wire:
         self._body_until: float | None = asyncio.get_running_loop().time() + BODY_TIMEOUT
 
     def interrupt(self, why: str) -> None:
-        self._exchange.interrupt(why)
+        self.owed = self._exchange.interrupt(why)
         if self._body_until is not None:
             self._transport.abort()
 
@@ -189,6 +203,9 @@ class _Wire:
         settle = self._exchange.carried_by(message.get("body", b""))
         if settle is None:
             await self._send(message)
+            if self.owed and message.get("body"):
+                self.owed -= 1
+                self._moved.set()
             return
         taken = False
         try:

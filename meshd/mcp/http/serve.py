@@ -18,12 +18,14 @@ from meshd import paths
 from meshd.mcp.http.address import Address
 from meshd.mcp.http.app import Application
 from meshd.mcp.http.response import ENDS, TRANSPORT
+from meshd.observing.background import Background
 from meshd.system.limits import raise_file_limit
 
-# Seconds: a connection that has asked nothing yet, one that may ask again, and calls that end with the process.
+# Seconds: a connection that has asked nothing yet, one that may ask again, and what is still open at the end.
 FIRST_REQUEST = 30.0
 KEEP_ALIVE = 75
-GRACE = 3
+GRACE = 1
+ANSWERING = 5.0  # seconds in which those who wait for an answer get one
 
 
 def run(address: Address) -> int:
@@ -58,14 +60,29 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._application = application
         self._address = address
+        self._background = Background(logging.getLogger("meshd.mcp"))
+        self._asked_to_end = False
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
         sys.stdout.write(f"MCP on {self._address.url}/mcp\n")
         sys.stdout.flush()
 
+    def _begin_to_end(self) -> None:
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            self._background.start(self._end(), "the end")
+
+    async def _end(self) -> None:
+        """First those who wait are answered: the SDK's streams are cut off once `should_exit` is seen."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWERING):
+                    await self._application.interrupt()
+        finally:
+            self.should_exit = True
+
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        self._application.interrupt()
         # Who is still connected after the grace is cut off, on purpose.
         logging.getLogger("uvicorn.error").setLevel("CRITICAL")
         await super().shutdown(sockets)
@@ -75,12 +92,14 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn's own would raise the signal again at the end, and the exit code would be the signal's.
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            loop.add_signal_handler(number, self._begin_to_end)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for number in numbers:
+                loop.remove_signal_handler(number)
 
 
 class _Protocol(H11Protocol):
