@@ -203,17 +203,17 @@ class _Wire:
         settle = self._exchange.carried_by(message.get("body", b""))
         if settle is None:
             await self._send(message)
-            if self.owed and message.get("body"):
-                self.owed -= 1
-                self._moved.set()
-            return
-        taken = False
-        try:
-            taken = await self._hand_over(message)
-        finally:
-            settle(taken)
-        if self._complete:
-            await self._send({**_NOTHING, "more_body": False})
+        else:
+            taken = False
+            try:
+                taken = await self._hand_over(message)
+            finally:
+                settle(taken)
+            if self._complete:
+                await self._send({**_NOTHING, "more_body": False})
+        if self.owed and message.get("body"):
+            self.owed -= 1
+            self._moved.set()
 
     async def _hand_over(self, message: Message) -> bool:
         """Send this piece of the response, and wait until the client has taken it, or has gone."""
