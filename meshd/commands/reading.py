@@ -117,7 +117,7 @@ async def listen(call: Call, p: ListenParams, use: Reading) -> Result:
 async def _hear(call: Call, use: Reading, agent: Agent, *, hidden: bool, follow: bool, direct: bool = False) -> Result:
     """Give messages as they come; with no `follow`, the first direct one is the result; with `direct`, only those."""
     overheard: deque[Message] = deque(maxlen=_GROUP_QUEUE)
-    with agent.attached(hidden=hidden), agent.waiting() as changed:
+    with agent.attached(hidden=hidden), agent.changed.awaited() as changed:
 
         def hear(message: Message) -> None:
             mine = message.kind == "broadcast" or agent.name in (message.to, message.sender)

@@ -46,7 +46,7 @@ async def watch(call: Call, p: WatchParams, use: Watching) -> Result:
     until = None if p.timeout is None else deadline_in(check_seconds(p.timeout, "timeout"))
     try:
         async with asyncio.timeout_at(until):
-            with agent.attached(), agent.notify.watched() as written:
+            with agent.attached(), agent.notify.written.awaited() as written:
                 await _watch(call, use, agent, cursor, written)
     except TimeoutError:
         return Result({})

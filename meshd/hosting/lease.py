@@ -115,7 +115,7 @@ class Leases:
                 else:
                     self._changes.read(agent)
             agent.lease.proven(asked)
-        agent.wake_waiters()
+        agent.changed.send()
         return Taken(bool(answer.previous), answered)
 
     async def acquire(self, agent: Agent) -> bool:
@@ -211,7 +211,7 @@ class Leases:
                     await agent.execute(agent.core.give_losses)
 
     async def _await_handovers(self, agent: Agent) -> None:
-        with agent.waiting() as changed, contextlib.suppress(TimeoutError):
+        with agent.changed.awaited() as changed, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(agent.lease.yields_for(mono())):
                 while agent.handovers:
                     await changed.wait()

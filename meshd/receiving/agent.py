@@ -30,6 +30,7 @@ from meshd.receiving.health import Health
 from meshd.receiving.notify_queue import NotifyQueue
 from meshd.receiving.reader import Reader
 from meshd.receiving.reminders import Reminders
+from meshd.receiving.signal import Signal
 from meshd.sending.outbox import Outbox
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -73,7 +74,7 @@ class Shared(NamedTuple):
 
 
 class Agent:
-    """A name whose mail this daemon receives. `waiters` are set whenever something about it has changed."""
+    """A name whose mail this daemon receives. `changed`: something about it has changed."""
 
     def __init__(self, name: str, hosted: Hosted, journal: Journal, notify: NotifyLog, shared: Shared) -> None:
         self.name = name
@@ -81,7 +82,7 @@ class Agent:
         self.core = AgentCore(name, shared.keys)
         self.lease = Lease(alone=shared.alone)
         self.leasing = asyncio.Lock()  # one question about the lease at a time
-        self.waiters: list[asyncio.Event] = []
+        self.changed = Signal()
         self.handovers: list[Handover] = []
         self.listening = 0
         self.live = False  # an MCP session goes by this name now
@@ -138,17 +139,7 @@ class Agent:
         await self._background.end()
         await self.reminders.end()
         await self._executor.end(why)
-        self.wake_waiters()
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever something about the agent has changed."""
-        changed = asyncio.Event()
-        self.waiters.append(changed)
-        try:
-            yield changed
-        finally:
-            self.waiters.remove(changed)
+        self.changed.send()
 
     @contextlib.contextmanager
     def attached(self, *, hidden: bool = False) -> Iterator[None]:
@@ -163,10 +154,6 @@ class Agent:
         finally:
             self.listening -= 1
             self._shared.changes.shown(self)
-
-    def wake_waiters(self) -> None:
-        for waiter in self.waiters:
-            waiter.set()
 
     def check_hosted(self) -> None:
         """Raises the reason why this name is not hosted here any more: whoever waits for its mail waits in vain."""
@@ -213,7 +200,7 @@ class Agent:
         """This hand-over has ended, the one way or the other."""
         self.handovers.remove(handover)
         if not self.handovers:
-            self.wake_waiters()
+            self.changed.send()
 
     # --- what is shown of it ---
 
@@ -236,7 +223,7 @@ class Agent:
     def _carry(self, effect: Effect) -> None:
         match effect:
             case Wake(senders):
-                self.waker.mail(awaited=bool(self.waiters))
+                self.waker.mail(awaited=self.changed.is_awaited)
                 unread = len(self.core.inbox.unread)
                 self._shared.events.publish("agent.wake", agent=self.name, senders=sorted(senders), unread=unread)
             case Pong(ping):
@@ -253,7 +240,7 @@ class Agent:
     def _told(self, records: Sequence[Record]) -> None:
         """These are on the disk, and are the state now."""
         changes, inbox = self._shared.changes, self.core.inbox
-        self.wake_waiters()
+        self.changed.send()
         if self.core.ledger.entries or self.reminders.wound:
             self.reminders.wind()
         unread_changed = False

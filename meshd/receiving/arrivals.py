@@ -39,7 +39,7 @@ class Arrivals:
                     agent.lease.proven(asked)
                 else:
                     agent.lease.lost()
-                with agent.waiting() as changed:
+                with agent.changed.awaited() as changed:
                     while agent.gone is None and not (
                         agent.reader.has_read(latest.private) and group.has_read(agent, latest.group)
                     ):

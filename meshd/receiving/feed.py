@@ -64,7 +64,7 @@ class Feed:
             return
         if not broadcasts and not self._queue and not self._taking_in:
             self.at = cursor
-            self._agent.wake_waiters()
+            self._agent.changed.send()
             return
         if not broadcasts and self._queue:  # most of the group's traffic is for nobody here
             self._queue[-1] = (self._queue[-1][0], cursor)
@@ -162,7 +162,7 @@ class Feed:
                 self._taking_in = False
         if not self._forget:
             self.at = cursor
-        self._agent.wake_waiters()
+        self._agent.changed.send()
 
     def has_read(self, newest: str) -> bool:
         """Whether the agent has the newest entry, by its id; empty if there is none."""

@@ -70,4 +70,4 @@ class Handover:
             agent.core.inbox.release(self._ids, self._lost)
         agent.handed_back(self)
         if not read:
-            agent.wake_waiters()
+            agent.changed.send()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from meshd.core.backoff import Backoff
 from meshd.core.records import Batch, Record
@@ -15,6 +14,7 @@ from meshd.disk.notify import MOST_WAITING, NotifyLog
 from meshd.disk.worker import DiskWorker, Sequel
 from meshd.observing.background import Background
 from meshd.receiving.health import NOTIFY, Health
+from meshd.receiving.signal import Signal
 
 log = logging.getLogger("meshd.agent")
 
@@ -22,10 +22,12 @@ log = logging.getLogger("meshd.agent")
 class NotifyQueue:
     """`recover`, `offset` and `tell` are called from the threads that write, the rest from the loop.
 
-    `sequel` writes what waits, and is for the thread that has written the journal.
+    `sequel` writes what waits, and is for the thread that has written the journal. `written`: lines stand in the file,
+    which is later than what they tell of; or nothing is written any more.
     """
 
     def __init__(self, notify: NotifyLog, disk: DiskWorker, health: Health) -> None:
+        self.written = Signal()
         self._log = notify
         self._disk = disk
         self._health = health
@@ -33,22 +35,7 @@ class NotifyQueue:
         self._trouble: BaseException | None = None
         self._ended = False
         self._retrying = False
-        self._watchers: list[asyncio.Event] = []
         self._background = Background(log)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever lines were written, which is later than what they tell of; and at the end."""
-        written = asyncio.Event()
-        self._watchers.append(written)
-        try:
-            yield written
-        finally:
-            self._watchers.remove(written)
-
-    def _wake_watchers(self) -> None:
-        for written in self._watchers:
-            written.set()
 
     def recover(self, records: Sequence[Record]) -> None:
         """After a start: finish the last batches' lines, which a crash may have cut off. Whatever fails, waits."""
@@ -80,7 +67,7 @@ class NotifyQueue:
         """After each attempt: a log in trouble is said, and what waits is tried again."""
         self._trouble = error
         if error is None:
-            self._wake_watchers()
+            self.written.send()
         elif not self._retrying and not self._ended:
             self._say(error)
             self._retrying = True
@@ -101,7 +88,7 @@ class NotifyQueue:
                 try:
                     await self._disk.run(self._log.flush)
                     self._trouble = None
-                    self._wake_watchers()
+                    self.written.send()
                 except OSError as error:
                     self._trouble = error
                     self._say(error)
@@ -113,7 +100,7 @@ class NotifyQueue:
         self._ended = True
         await self._background.end()
         self._log.close()
-        self._wake_watchers()
+        self.written.send()
 
 
 def _unfinished(records: Sequence[Record], size: int) -> list[Batch]:
