@@ -223,7 +223,7 @@ class Agent:
     def _carry(self, effect: Effect) -> None:
         match effect:
             case Wake(senders):
-                self.waker.mail(awaited=self.changed.is_awaited)
+                self.waker.mail(awaited=self.changed.is_awaited or self.notify.written.is_awaited)
                 unread = len(self.core.inbox.unread)
                 self._shared.events.publish("agent.wake", agent=self.name, senders=sorted(senders), unread=unread)
             case Pong(ping):
