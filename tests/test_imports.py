@@ -361,7 +361,7 @@ SHIM = OURS | {
     "meshctl.shim", "meshctl.shim.reaching", "meshctl.shim.unanswered", "meshctl.inbox_socket",
     "select",  # it is C
 }  # fmt: skip
-MOST_MEMORY = 3 * 1024  # KiB, beyond what an interpreter that does nothing takes
+MOST_MEMORY = 2 * 1024  # KiB, beyond what an interpreter that does nothing takes
 SESSION = """
 import sys
 result = sys.argv[1]

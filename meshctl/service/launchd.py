@@ -98,20 +98,23 @@ class Launchd:
     def restart(self) -> None:
         self._kick("-k")
 
+    def _settled(self) -> bool:
+        return answers() or self.state().pid is None
+
     def _kick(self, *options: str) -> None:
         if not self._loaded():
             self._load()
             options = ()  # that starts it
         elif not options and self.state().pid is not None:
             # It is there, or on its way to its end: then it is started when it has ended.
-            _within(_STARTING, lambda: answers() or self.state().pid is None)
+            _within(_STARTING, self._settled)
         if options or self.state().pid is None:
             done = self._run("kickstart", *options, self._target())
             if done.returncode:
                 why = one_line(done.stderr.strip() or f"exit {done.returncode}")
                 raise ServiceDown(f"launchd did not start {self._label}: {why}", f"{LOG}; then: meshctl service start")
         # There is a process now, and that is all that launchd waits for.
-        _within(_STARTING, lambda: answers() or self.state().pid is None)
+        _within(_STARTING, self._settled)
         if not answers():
             state = self.state()
             what = "does not answer" if state.pid else f"has ended{f' ({state.result})' if state.result else ''}"

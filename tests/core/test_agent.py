@@ -151,10 +151,13 @@ class InboxMachine(RuleBasedStateMachine):
         """
         self.bob.catch_up(self.stream, NOW)
         inbox = self.bob.core.inbox
-        for at, _ in self.stream.entries:
-            message_id = self.entry_of.get(at)
-            if message_id is not None and at not in self.lost:
-                assert message_id in inbox.unread or message_id in inbox.seen, message_id
+        missing = [
+            at
+            for at, _ in self.stream.entries
+            if (message_id := self.entry_of.get(at)) and message_id not in inbox.unread and message_id not in inbox.seen
+        ]
+        assert set(missing) <= set(self.lost)
+        assert len(missing) <= inbox.losses.total
         self.check_lost()
 
     def check_lost(self) -> None:

@@ -21,11 +21,12 @@ from meshd.mcp.http.response import ENDS, TRANSPORT
 from meshd.observing.background import Background
 from meshd.system.limits import raise_file_limit
 
-# Seconds: a connection that has asked nothing yet, one that may ask again, and what is still open at the end.
+# Seconds: a connection that has asked nothing yet, one that may ask again; at the end, answers to those who wait for
+# one, and then whatever is still open.
 FIRST_REQUEST = 30.0
 KEEP_ALIVE = 75
+ANSWERING = 5.0
 GRACE = 1
-ANSWERING = 5.0  # seconds in which those who wait for an answer get one
 
 
 def run(address: Address) -> int:
