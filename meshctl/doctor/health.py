@@ -64,8 +64,8 @@ def _unreachable(facts: Facts, store: Answers) -> Iterator[Finding]:
             "error", AREA, f"the store {store.shown} (pid {pid}) was stopped by a signal", f"kill -CONT {pid}"
         )
     elif pid is not None:
-        # The embedded one is started again by the daemon, with everything that it had acknowledged.
-        mend = f"kill -9 {pid}" if embedded else f"{redis_cli(facts)} ping  # does it answer now? else restart it"
+        # Asked to end it writes its log to the end first, and the daemon starts it again.
+        mend = f"kill {pid}" if embedded else f"{redis_cli(facts)} ping  # does it answer now? else restart it"
         yield Finding("error", AREA, f"the store {store.shown} (pid {pid}): {said}", mend)
     elif embedded and facts.status is None:
         yield Finding("ok", AREA, "the embedded store runs when the daemon does")
@@ -174,11 +174,22 @@ def _save(facts: Facts, store: Answers) -> str:
     return f"{room}{redis_cli(facts)} bgsave"
 
 
+# What an external store may answer before it is on its disk, as it is configured.
+_UNSYNCED = {
+    "everysec": "if it is killed, what it acknowledged in its last 2 s is sent again by the daemons that sent it; "
+    "that of a daemon that dies in the same seconds is lost",
+    "no": "if its machine loses its power, what it acknowledged in about the last 30 s is lost, but for the last "
+    "seconds of daemons that go on",
+}
+
+
 def _persistence(facts: Facts, store: Answers) -> Iterator[Finding]:
     cli, info = redis_cli(facts), store.info
     if info.get("aof_enabled") == "0":
         what = "the store keeps no append-only log: what it has acknowledged is gone when it is killed"
         yield Finding("warning", AREA, what, f"{cli} config set appendonly yes && {cli} config rewrite")
+    elif store.url is not None and store.appendfsync in _UNSYNCED:
+        yield Finding("ok", AREA, f"the store's log (appendfsync {store.appendfsync}): {_UNSYNCED[store.appendfsync]}")
     if "MISCONF" in (store.access.refused.message if store.access.refused else ""):
         return  # said already
     if info.get("aof_last_write_status", "ok") != "ok":

@@ -37,6 +37,7 @@ class Answers:
         self.pid: int | None = None
         self.info: dict[str, str] = {}
         self.folder: str | None = None
+        self.appendfsync: str | None = None
         self.ahead = 0.0
         self.latency = 0.0
         self.access = Access()
@@ -98,8 +99,9 @@ async def _talk(link: Link, found: Answers, facts: Facts, keys: Keys) -> None:
     agents = [agent["name"] for agent in (facts.status or {}).get("agents", [])]
     found.access = await try_access(link, keys, agents)
     try:
-        folder = await link.call("CONFIG", "GET", "dir")
+        folder, fsync = await link.batch([("CONFIG", "GET", "dir"), ("CONFIG", "GET", "appendfsync")])
         found.folder = replies.row(folder, bytes, bytes)[1].decode("utf-8", "replace")
+        found.appendfsync = replies.row(fsync, bytes, bytes)[1].decode("utf-8", "replace")
     except StoreError:
         pass  # a managed store shows nobody its configuration
     if agents:

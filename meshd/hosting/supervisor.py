@@ -58,12 +58,12 @@ class Supervisor:
             os.path.join(paths.state_dir(), "instance"), os.path.join(paths.cache_dir(), "instance")
         )
         self.keys = Keys(settings.prefix)
-        self.embedded = None if settings.url else Embedded(paths.store_dir(), paths.store_socket_path())
+        self._disk = DiskWorker()
+        self.embedded = None if settings.url else Embedded(paths.store_dir(), paths.store_socket_path(), self._disk)
         self.endpoint = self.embedded or endpoint.from_url(settings.url or "", settings.prefix)
         if self.embedded is not None:
             self.embedded.prepare()
-        room = {"room": self.embedded.room} if self.embedded else {}
-        self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed, **room)
+        self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed, self.embedded)
         self.outbox = Outbox(self._settings, self.keys, self.commands, secrets.token_hex(8))
         self.waits = Waiters(self.endpoint)
         self.requests = Requests(self.keys, self.outbox, self.waits)
@@ -73,7 +73,6 @@ class Supervisor:
         self.arrivals = Arrivals(self.keys, self.commands, self.group, self.instance)
         self.changes = Changes()
         self.gateway = GatewayProcess()
-        self._disk = DiskWorker()
         self.leases = Leases(self.keys, self.commands, self.waits, self.instance, self.changes)
         self.renewal = Renewal(self.commands, self.leases, self.agents, self.changes)
         shared = Shared(

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from redis.exceptions import NoScriptError
 
@@ -62,13 +62,25 @@ class _Call:
             self.future.set_exception(error)
 
 
+class StoreDisk(Protocol):
+    """The disk of a store that is ours."""
+
+    def room(self) -> int:
+        """Bytes that are free where it writes, if that can be known."""
+        ...
+
+    def written(self) -> None:
+        """The store has answered to something that it may have written down."""
+        ...
+
+
 class Commands:
     """Queues commands, keeps one connection alive, and knows whether the store is up.
 
     `up` is set while the connection stands; `tried`, once it is known whether it can. `on_change(up)` is called at each
     change of `up`. `refused` is why the store, which is up, takes no writes (disk, memory, replicas, access list),
     since `refused_since`; None while it takes them. `on_refusal(refused)` is called at each change of that.
-    `room()`: bytes that are free where the store writes, if it is ours.
+    `disk`: where the store writes, if it is ours.
     """
 
     def __init__(
@@ -76,7 +88,7 @@ class Commands:
         endpoint: Endpoint,
         on_change: Callable[[bool], None] = lambda up: None,
         on_refusal: Callable[[bool], None] = lambda refused: None,
-        room: Callable[[], int] = lambda: _PLENTY,
+        disk: StoreDisk | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.up = asyncio.Event()
@@ -89,7 +101,7 @@ class Commands:
         self._outage, self._refusal = Outage(log), Outage(log)
         self._on_change = on_change
         self._on_refusal = on_refusal
-        self._room = room
+        self._disk = disk
         self._queue: deque[_Call] = deque()
         self._wanted = asyncio.Event()
         self._retry_now = asyncio.Event()
@@ -208,7 +220,7 @@ class Commands:
 
     def _admitted(self, calls: list[_Call]) -> list[_Call]:
         """Without what the store could not write to its log: it answers before it finds that out."""
-        if (room := self._room()) >= _PLENTY:
+        if self._disk is None or (room := self._disk.room()) >= _PLENTY:
             return calls
         writing = [call for call in calls if call.writes]
         size = sum(len(part) for call in writing for part in call.command if isinstance(part, str))
@@ -225,6 +237,8 @@ class Commands:
         for call in calls:
             call.written = True
         found = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
+        if self._disk is not None and any(call.writes or call.script is None for call in calls):
+            self._disk.written()
         ends: StoreError | None = None
         for call, reply in zip(calls, found, strict=True):
             if isinstance(reply, NoScriptError):

@@ -19,12 +19,14 @@ from redis.asyncio.connection import AbstractConnection
 
 from meshd.core.backoff import Backoff
 from meshd.disk.files import private_dir, replace
+from meshd.disk.worker import DiskWorker
 from meshd.errors import ConfigError, StoreDown, StoreError
 from meshd.observing.outage import Outage
 from meshd.store import endpoint, replies
 from meshd.store.bounds import BOUND
 from meshd.store.engine import binary, configuration
 from meshd.store.link import Link
+from meshd.store.log_sync import LogSync
 
 log = logging.getLogger("meshd.store")
 
@@ -35,13 +37,15 @@ STOP_TIMEOUT = 10.0
 class Embedded:
     """An `Endpoint` that also runs its server. `folder` holds its data, `socket` is where it listens."""
 
-    def __init__(self, folder: str, socket: str) -> None:
+    def __init__(self, folder: str, socket: str, disk: DiskWorker) -> None:
         self.folder = folder
         self.socket = socket
         self.shown = "embedded"
         self.trouble: str | None = None
         self.pid: int | None = None
         self.restarts = 0
+        self._log = LogSync(folder, disk)
+        self.written = self._log.written
         self._direct = endpoint.unix(socket, self.shown)
         self.slots = self._direct.slots
         self._process: asyncio.subprocess.Process | None = None
@@ -111,6 +115,7 @@ class Embedded:
                 else:
                     await asyncio.sleep(backoff.next())
         finally:
+            await self._log.end()
             await self._stop()
 
     async def _find(self) -> bool:
@@ -120,6 +125,7 @@ class Embedded:
             try:
                 info = replies.facts(await link.call("INFO", "server"))
                 reply = await link.call("CONFIG", "GET", "dir")
+                await link.call("CONFIG", "SET", "appendfsync", "no")  # an older version has started it with `everysec`
             finally:
                 await link.close()
         except StoreError as error:

@@ -154,6 +154,16 @@ def test_a_store_without_a_log(here: Home, own: Store) -> None:
     assert bad(cured(here, named(checkup(here), "keeps no append-only log", "warning"))) == []
 
 
+def test_a_store_that_answers_before_its_log_is_synced(here: Home, own: Store) -> None:
+    """Named, with what that can lose: a choice, and no fault."""
+    configure(own, appendfsync="everysec")
+    named(checkup(here), "the store's log (appendfsync everysec): if it is killed, ", "ok")
+    configure(own, appendfsync="no")
+    named(checkup(here), "the store's log (appendfsync no): if its machine loses its power, ", "ok")
+    configure(own, appendfsync="always")
+    assert "appendfsync" not in str(checkup(here))
+
+
 def test_a_store_that_throws_keys_away(here: Home, own: Store) -> None:
     """Worth an error as soon as there is a limit of memory at which it would."""
     configure(own, maxmemory_policy="allkeys-lru")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import signal
@@ -15,7 +16,8 @@ import redis
 
 from meshd.errors import ConfigError
 from meshd.store.engine import binary
-from tests.helper import Home, wait_until
+from tests.faults.slow_disk import SlowDisk, needs_a_compiler
+from tests.helper import Home, a_home, wait_until
 from tests.helper.processes import alive
 from tests.mesh.peer import texts
 from tests.store.servers import a_store, is_up, state
@@ -47,7 +49,7 @@ def test_it_is_private_and_durable(lone: Home) -> None:
     with client_of(lone) as client:
         settings = client.config_get("*")
         assert settings["appendonly"] == "yes"
-        assert settings["appendfsync"] == "everysec"
+        assert settings["appendfsync"] == "no"  # the daemon does that
         assert settings["maxmemory-policy"] == "noeviction"
         assert settings["port"] == "0"
     assert not listens_on_tcp(state(lone)["pid"])
@@ -96,6 +98,62 @@ def test_a_store_that_was_killed_is_started_again_with_all_that_was_acknowledged
         assert state(lone)["restarts"] == 1
         found = rpc.call("inbox", name="later")["messages"]
     assert [message["id"] for message in found] == ids
+
+
+@needs_a_compiler
+def test_a_store_that_is_killed_while_its_disk_is_slow_has_what_it_acknowledged(tmp_path: Path) -> None:
+    """It answers when its log was written, also while a sync is under way."""
+    disk = SlowDisk(tmp_path / "disk", "*.aof", ms=300)
+    sent, rounds = [], 6
+    with a_home(tmp_path / "home", None, **disk.env) as home:
+        home.start()
+        wait_until(lambda: is_up(home), "the store is up")
+        rpc = home.rpc()
+        for number in range(rounds):
+            pid = state(home)["pid"]
+            met = disk.begun()
+            # Into the middle of a sync: then `everysec` has put the log's writing off.
+            while disk.begun() == met:
+                rpc.call("send", target="others", message="x", from_="alice")
+            sent += [rpc.call("send", target="later", message=str(number), from_="alice")["id"] for _ in range(20)]
+            os.kill(pid, signal.SIGKILL)
+            wait_until(functools.partial(_runs_again, home, pid), "it runs again")
+        found: list[str] = []
+        while messages := rpc.call("inbox", name="later", limit=1000)["messages"]:
+            found += [message["id"] for message in messages]
+        rpc.close()
+    assert found == sent
+
+
+def _runs_again(home: Home, pid: int) -> bool:
+    return is_up(home) and state(home)["pid"] not in (pid, None)
+
+
+@needs_a_compiler
+def test_what_was_written_to_its_log_is_synced_and_nothing_else(tmp_path: Path) -> None:
+    disk = SlowDisk(tmp_path / "disk", "*.incr.aof", ms=1)
+    with a_home(tmp_path / "home", None, **disk.env) as home:
+        home.start()
+        wait_until(lambda: is_up(home), "the store is up")
+        for _ in range(2):
+            before = disk.ended()
+            home.meshctl("send", "later", "x", "--from", "alice")
+            wait_until(functools.partial(_more_than, disk, before), "its log is synced")
+
+
+def _more_than(disk: SlowDisk, before: int) -> bool:
+    return disk.ended() > before
+
+
+def test_one_that_an_older_version_started_answers_when_its_log_is_written_too(lone: Home) -> None:
+    lone.start()
+    wait_until(lambda: is_up(lone), "the store is up")
+    with client_of(lone) as client:
+        client.config_set("appendfsync", "everysec")
+        lone.kill()
+        lone.start()
+        wait_until(lambda: is_up(lone), "the store is found")
+        assert client.config_get("appendfsync") == {"appendfsync": "no"}
 
 
 def test_a_clean_stop_ends_it_and_keeps_its_data(lone: Home) -> None:

@@ -65,9 +65,19 @@ async def test_what_strangers_wrote_is_bounded(server: Store, prefix: str) -> No
         client.delete(keys.presence, keys.registry("bob"), keys.registry("list"))
 
 
+class _Full:
+    """A disk of our own store that has no room."""
+
+    def room(self) -> int:
+        return 0
+
+    def written(self) -> None:
+        pass
+
+
 async def test_a_store_without_room_still_tells_who_is_there(server: Store, prefix: str) -> None:
     """What only reads is not refused with what writes."""
-    commands = Commands(from_url(server.url, "mesh"), room=lambda: 0)
+    commands = Commands(from_url(server.url, "mesh"), disk=_Full())
     running = asyncio.create_task(commands.run())
     try:
         await commands.up.wait()
