@@ -78,9 +78,11 @@ def test_whoever_waits_for_a_daemon_that_fails_at_its_start_is_told_where_to_loo
 def test_a_thread_that_fails_is_in_the_log_and_ends_nothing(home: Home, log: Path) -> None:
     make_fail(
         home,
-        "import sys, threading\n"
-        "def fail(): raise LookupError('no such thing')\n"
-        "if 'meshd' in sys.orig_argv: threading.Timer(0.5, fail).start()\n",
+        "import sys, threading, time\n"
+        "def fail():\n"
+        "    while threading.excepthook is threading.__excepthook__: time.sleep(0.01)\n"  # the daemon has its log then
+        "    raise LookupError('no such thing')\n"
+        "if 'meshd' in sys.orig_argv: threading.Thread(target=fail).start()\n",
     )
     home.start("--log-file", str(log))
     wait_until(lambda: "LookupError: no such thing" in log.read_text(), "it is in the log")
