@@ -68,6 +68,7 @@ class Keys:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.group = f"{prefix}:group"
+        self.broadcasts = f"{prefix}:all"
         self.audit = f"{prefix}:gate:audit"
         self.presence = f"{prefix}:presence"
         self.registry_pattern = f"{prefix}:registry:*"

@@ -1,5 +1,8 @@
 """The group stream: read once for the whole daemon, and fed to every agent through a queue of its own.
 
+Our daemons put each broadcast on a stream of broadcasts alone, too, under the same entry id: talk between others pushes
+it out of the group sooner. Whoever comes back reads both.
+
 One blocked connection a daemon, not one an agent: a thousand clients blocked on one stream stall the store. And a queue
 for each agent, because one whose disk takes nothing must not keep broadcasts from the others.
 """
@@ -118,20 +121,37 @@ class GroupReader:
         """Broadcasts behind `since`, up to `to` at most, and where they end."""
         link = await Link.open(self._endpoint)
         try:
-            raw = await self._read(link, since, block=0.001)
+            raw = await self._both(link, since)
         finally:
             await link.close()
         before = [entry for entry in raw if entry_key(entry[0].decode()) <= entry_key(to)]
         return self._broadcasts(before, []), before[-1][0].decode() if raw and len(before) == len(raw) else to
 
-    async def _read(self, link: Link, cursor: str, *, block: float = BLOCK) -> RawEntries:
+    async def _both(self, link: Link, cursor: str) -> RawEntries:
+        """What stands behind the cursor in either of the streams, in order, as far as both are known. Waits for none.
+
+        Of a broadcast that stands in both, one entry.
+        """
+        found: dict[bytes, list[bytes] | None] = {}
+        known: list[tuple[int, int]] = []  # where those end of which there may be more
+        for stream in (self._keys.broadcasts, self._keys.group):
+            count = self._budget.count
+            raw = await self._read(link, cursor, stream, block=0.001)
+            found |= dict(raw)
+            if len(raw) >= count or any(fields is None for _, fields in raw):
+                known.append(entry_key(raw[-1][0].decode()))
+        entries = sorted(found.items(), key=lambda entry: entry_key(entry[0].decode()))
+        return [entry for entry in entries if not known or entry_key(entry[0].decode()) <= min(known)]
+
+    async def _read(self, link: Link, cursor: str, stream: str = "", *, block: float = BLOCK) -> RawEntries:
         """What stands behind the cursor. An entry that is too large to be read is given without its fields."""
+        stream = stream or self._keys.group
         try:
-            return await link.read(self._keys.group, cursor, self._budget, block=block)
+            return await link.read(stream, cursor, self._budget, block=block)
         except TooLarge:
             asking = await Link.open(self._endpoint)
             try:
-                found = await asking.sizes(self._keys.group, cursor, READ_COUNT)
+                found = await asking.sizes(stream, cursor, READ_COUNT)
             finally:
                 await asking.close()
             if self._budget.known([entry.bytes for entry in found]):
@@ -180,15 +200,34 @@ class GroupReader:
                     self.cursor = "0-0"
                     for feed in self._feeds.values():
                         feed.went_back()
-                while raw := await self._read(link, self.cursor):
-                    self._last_turn = clock.mono()
-                    backoff.reset()
-                    self._hand_out(raw)
-                    await asyncio.sleep(0)  # many agents are fed from one read: others have their turn
+                await self._take_in(link, backoff)
         finally:
             if reads_since is not None:
                 backoff.stood(clock.mono() - reads_since)
             await link.close()
+
+    async def _take_in(self, link: Link, backoff: Backoff) -> None:
+        """Hand out what there is, then what comes, until none has come for as long as is waited."""
+        assert self.cursor is not None
+        behind = True
+        while True:
+            count = self._budget.count
+            if behind:
+                raw = await self._both(link, self.cursor)
+                behind = bool(raw)
+                if not behind:
+                    continue
+            else:
+                raw = await self._read(link, self.cursor)
+                if not raw:
+                    return
+                behind = len(raw) >= count
+                if behind:
+                    continue  # so many at once may have pushed others out: read again, with the other stream
+            self._last_turn = clock.mono()
+            backoff.reset()
+            self._hand_out(raw)
+            await asyncio.sleep(0)  # many agents are fed from one read: others have their turn
 
     def _hand_out(self, raw: RawEntries) -> None:
         self.cursor = cursor = raw[-1][0].decode()

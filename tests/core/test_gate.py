@@ -22,7 +22,7 @@ T = TypeVar("T")
 examples = itertools.count()
 names = st.sampled_from(["alice", "bob"])
 targets = st.sampled_from(["carol", "*"])
-KEPT = ("group", "gate:audit", "presence")  # and the streams to_*: all others expire
+KEPT = ("group", "all", "gate:audit", "presence")  # and the streams to_*: all others expire
 
 
 def run(client: redis.Redis, invocation: Invocation[T]) -> T:

@@ -12,7 +12,7 @@ from tests.mesh.peer import Peer, texts
 
 NONCE = re.compile(r"[0-9a-f]{32}")
 OURS = {"v", "sid", "n", "re", "thread", "about"}
-ENDLESS = re.compile(r"to_[A-Za-z0-9_-]+|group|gate:audit|presence")
+ENDLESS = re.compile(r"to_[A-Za-z0-9_-]+|group|all|gate:audit|presence")
 
 
 def is_near(ts: str) -> bool:

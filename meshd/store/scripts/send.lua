@@ -62,9 +62,17 @@ if verdict ~= 'deny' then
     redis.call('SET', KEY.asked, 'waits ' .. ARG.sender, 'EX', ARG.asks)
   end
   if ARG.copy == '1' then
-    fields[#fields + 1] = 'to'
-    fields[#fields + 1] = ARG.target
-    redis.pcall('XADD', KEY.group, 'MAXLEN', '~', CONST.MAXLEN, '*', unpack(fields))
+    local at = '*'
+    if ARG.target == '*' then
+      at = entry -- one cursor counts for both streams
+    else
+      fields[#fields + 1] = 'to'
+      fields[#fields + 1] = ARG.target
+    end
+    local copied = redis.pcall('XADD', KEY.copies, 'MAXLEN', '~', CONST.MAXLEN, at, unpack(fields))
+    if copied.err and at ~= '*' then -- the group went back and this stream did not
+      redis.pcall('XADD', KEY.copies, 'MAXLEN', '~', CONST.MAXLEN, '*', unpack(fields))
+    end
   end
 end
 if limit > 0 then

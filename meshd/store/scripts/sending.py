@@ -36,7 +36,7 @@ class Gate(NamedTuple):
 
 class _Keys(NamedTuple):
     stream: str  # where the message goes: private, or the group for a broadcast
-    group: str  # for the copy of a message that is not private
+    copies: str  # the group, for a message that is not private; of a broadcast, the stream of broadcasts alone
     dedupe: str
     rate: str
     audit: str
@@ -90,7 +90,7 @@ def send(
     return SEND(
         _Keys(
             stream=keys.group if broadcast else keys.inbox(out.target),
-            group=keys.group,
+            copies=keys.broadcasts if broadcast else keys.group,
             dedupe=keys.dedupe(out.id),
             rate=keys.rate(out.sender, out.target),
             audit=keys.audit,
@@ -104,7 +104,7 @@ def send(
             limit=gate.limit if out.gated else 0,
             enforce=int(gate.enforce),
             floor=floor,
-            copy=0 if out.private or broadcast else 1,
+            copy=0 if out.private and not broadcast else 1,
             sender=out.sender,
             target=out.target,
             text=out.text,
