@@ -73,6 +73,11 @@ def gateway_socket_path() -> str:
     return _within_budget(socket_path().removesuffix(".sock") + ".mcp")
 
 
+def sent_log() -> str:
+    """Where is kept what was sent lately, beside the control socket, without the endings of its files."""
+    return socket_path().removesuffix(".sock")
+
+
 def cache_dir() -> str:
     plain = _plain("XDG_CACHE_HOME", ".cache")
     if plain is not None:

@@ -15,9 +15,9 @@ from meshctl.doctor.shell import anybody, redis_cli
 from meshctl.doctor.store import Answers
 from meshd import paths
 from meshd.errors import ConfigError
-from meshd.store.commands import NO_ROOM
 from meshd.store.engine import binary
 from meshd.store.greeting import OLDEST
+from meshd.store.own_disk import NO_ROOM
 from meshd.store.refusals import Unauthorized
 
 AREA = "store"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 from typing import Any, TypeVar
 
 from meshd import paths
@@ -13,6 +12,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.names import Keys
 from meshd.disk import hosted as hosted_file
 from meshd.disk.files import private_dir
+from meshd.disk.sentlog import SentLog
 from meshd.disk.worker import DiskWorker
 from meshd.errors import MeshError
 from meshd.hosting.configuration import Configuration
@@ -29,7 +29,9 @@ from meshd.receiving.agent import Agent, Shared
 from meshd.receiving.arrivals import Arrivals
 from meshd.receiving.broadcasts import GroupReader
 from meshd.receiving.changes import Changes
+from meshd.sending.acknowledged import Acknowledgements
 from meshd.sending.outbox import Outbox
+from meshd.sending.replay import Replay
 from meshd.sending.requests import Requests
 from meshd.service.mcp_process import GatewayProcess
 from meshd.settings import Settings
@@ -52,8 +54,8 @@ class Supervisor:
         self.started = clock.wall()
         self.events = EventHub()
         self.configuration = Configuration(settings, self.events)
-        for folder in (paths.state_dir(), paths.cache_dir(), os.path.dirname(paths.journal("x"))):
-            private_dir(folder)
+        for file in (paths.daemon_log(), paths.notify_log("x"), paths.journal("x"), paths.sent_log()):
+            private_dir(os.path.dirname(file))
         self.instance = hosted_file.instance(
             os.path.join(paths.state_dir(), "instance"), os.path.join(paths.cache_dir(), "instance")
         )
@@ -64,7 +66,10 @@ class Supervisor:
         if self.embedded is not None:
             self.embedded.prepare()
         self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed, self.embedded)
-        self.outbox = Outbox(self._settings, self.keys, self.commands, secrets.token_hex(8))
+        store = f"{settings.prefix} {self.endpoint.shown} {paths.store_dir() if self.embedded else ''}"
+        sent = Acknowledgements(SentLog(paths.sent_log()), store)
+        self.outbox = Outbox(self._settings, self.keys, self.commands, sent)
+        self.commands.first = Replay(self.keys, sent).again
         self.waits = Waiters(self.endpoint)
         self.requests = Requests(self.keys, self.outbox, self.waits)
         self.agents: dict[str, Agent] = {}

@@ -18,7 +18,10 @@ class SendCounts:
 
     def counted(self, pair: tuple[str, str], number: int) -> None:
         """The store says that this was the pair's send of that number."""
-        self._counts.pop(pair, None)
-        self._counts[pair] = number
+        self._counts[pair] = max(number, self._counts.pop(pair, 0))
         if len(self._counts) > self._kept:
             del self._counts[next(iter(self._counts))]
+
+    def all(self) -> list[tuple[str, str, int]]:
+        """Sender, target and count of each pair; the one that was used last is the last."""
+        return [(sender, target, number) for (sender, target), number in self._counts.items()]

@@ -11,7 +11,7 @@ from meshd.core.backoff import Backoff
 from meshd.core.names import Keys, check_name
 from meshd.core.wire import GATE_WINDOW, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
-from meshd.sending.counts import SendCounts
+from meshd.sending.acknowledged import Acknowledged, Acknowledgements
 from meshd.sending.order import Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
@@ -27,14 +27,15 @@ _TIMES = ("expect_reply", "deadline")  # how long the sender waits is not what i
 
 
 class Outbox:
-    """All sends of this daemon. `incarnation` names this run of it in every message it sends."""
+    """All sends of this daemon. What the store has acknowledged is noted in `sent`."""
 
-    def __init__(self, settings: Callable[[], Settings], keys: Keys, commands: Commands, incarnation: str) -> None:
+    def __init__(
+        self, settings: Callable[[], Settings], keys: Keys, commands: Commands, sent: Acknowledgements
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._commands = commands
-        self._incarnation = incarnation
-        self._counts = SendCounts()
+        self._sent = sent
         self._lanes = Lanes()
 
     @property
@@ -53,23 +54,33 @@ class Outbox:
         message's id in its data.
         """
         key = (out.sender, out.target)
+        digest, ts = _digest(out), clock.wall()
         place = self._lanes.enter(key)
         try:
-            return self._receipt(out, await self._in_order(place, out, deadline, first))
+            sent = await self._in_order(place, out, digest, ts, deadline, first)
         finally:
             self._lanes.leave(key, place)
+        if sent.n:
+            self._sent.acknowledged(Acknowledged(out, digest, ts, sent.n, sent.entry))
+        return self._receipt(out, sent)
 
     async def _in_order(
-        self, place: Place, out: Outgoing, deadline: float, first: Callable[[], Awaitable[None]] | None
+        self,
+        place: Place,
+        out: Outgoing,
+        digest: str,
+        ts: float,
+        deadline: float,
+        first: Callable[[], Awaitable[None]] | None,
     ) -> sending.SendResult:
         invocation = sending.send(
             self._keys,
             out,
-            sid=self._incarnation,
-            floor=self._counts.last((out.sender, out.target)),
+            sid=self._sent.incarnation,
+            floor=self._sent.counts.last((out.sender, out.target)),
             gate=sending.Gate(self.settings.gate_limit, self.settings.gate_enforce),
-            digest=_digest(out),
-            ts=clock.wall(),
+            digest=digest,
+            ts=ts,
         )
         commands, until = self._commands, clock.mono() + deadline
         trouble: StoreError | None = None
@@ -99,8 +110,6 @@ class Outbox:
                 id=out.id,
                 retry_after=sent.left,
             )
-        if sent.n:
-            self._counts.counted((out.sender, out.target), sent.n)
         limit = self.settings.gate_limit
         return Receipt(out.id, sent.verdict == "again", sent.held, sent.rate, out.gated and sent.rate > limit)
 

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, overload
 
 from redis.exceptions import NoScriptError
 
@@ -21,6 +21,7 @@ from meshd.observing.outage import Outage
 from meshd.store.endpoint import Endpoint
 from meshd.store.greeting import StoreVersion, greet
 from meshd.store.link import Link
+from meshd.store.own_disk import NO_ROOM, OwnDisk, has_room
 from meshd.store.refusals import Forbidden, Redirected, translate
 from meshd.store.replies import Garbled, garbled
 from meshd.store.scripts.script import Invocation, Script
@@ -36,9 +37,6 @@ REPLY_TIMEOUT = 5.0
 # Bytes of one reply. More than a reader of a stream takes, because what is asked here has a bound of its own.
 _BOUND = 512 << 20
 _UNEXPECTED = "what was said to the store, or what it answered, was not understood"
-NO_ROOM = "there is no room on its disk"
-_SPARE, _PLENTY = 256 << 10, 1 << 30  # bytes: for what the store and we write beside messages; for whatever comes
-_AMPLIFIED = 12  # three copies of a text in its log (private, group, audit), of four bytes a character at most
 
 
 class _Call:
@@ -62,25 +60,14 @@ class _Call:
             self.future.set_exception(error)
 
 
-class StoreDisk(Protocol):
-    """The disk of a store that is ours."""
-
-    def room(self) -> int:
-        """Bytes that are free where it writes, if that can be known."""
-        ...
-
-    def written(self) -> None:
-        """The store has answered to something that it may have written down."""
-        ...
-
-
 class Commands:
     """Queues commands, keeps one connection alive, and knows whether the store is up.
 
     `up` is set while the connection stands; `tried`, once it is known whether it can. `on_change(up)` is called at each
     change of `up`. `refused` is why the store, which is up, takes no writes (disk, memory, replicas, access list),
     since `refused_since`; None while it takes them. `on_refusal(refused)` is called at each change of that.
-    `disk`: where the store writes, if it is ours.
+    `disk`: where the store writes, if it is ours. `first(link)` has the connection before anybody else, each time that
+    there is a new one; what it raises ends the connection.
     """
 
     def __init__(
@@ -88,7 +75,7 @@ class Commands:
         endpoint: Endpoint,
         on_change: Callable[[bool], None] = lambda up: None,
         on_refusal: Callable[[bool], None] = lambda refused: None,
-        disk: StoreDisk | None = None,
+        disk: OwnDisk | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.up = asyncio.Event()
@@ -101,6 +88,7 @@ class Commands:
         self._outage, self._refusal = Outage(log), Outage(log)
         self._on_change = on_change
         self._on_refusal = on_refusal
+        self.first: Callable[[Link], Awaitable[None]] | None = None
         self._disk = disk
         self._queue: deque[_Call] = deque()
         self._wanted = asyncio.Event()
@@ -191,6 +179,8 @@ class Commands:
         link = await Link.open(self.endpoint, first=True, bound=_BOUND)
         try:
             self.server = await greet(link, REPLY_TIMEOUT)
+            if self.first is not None:
+                await self.first(link)
             self._set_up()
             started = clock.mono()
             try:
@@ -220,11 +210,10 @@ class Commands:
 
     def _admitted(self, calls: list[_Call]) -> list[_Call]:
         """Without what the store could not write to its log: it answers before it finds that out."""
-        if self._disk is None or (room := self._disk.room()) >= _PLENTY:
+        if self._disk is None:
             return calls
         writing = [call for call in calls if call.writes]
-        size = sum(len(part) for call in writing for part in call.command if isinstance(part, str))
-        if not writing or room >= _SPARE + _AMPLIFIED * size:
+        if not writing or has_room(self._disk, (call.command for call in writing)):
             return calls
         error = StoreBusy(f"the store refuses writes for now: {NO_ROOM}", "meshctl doctor names what mends it")
         for call in writing:

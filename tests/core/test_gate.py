@@ -46,6 +46,7 @@ class Sends:
         self.incarnation = incarnation
         self.rate: Counter[tuple[str, str]] = Counter()
         self.entry: dict[str, str] = {}  # id -> entry id, as long as it is remembered
+        self.number: dict[str, int] = {}  # id -> its count
         self.said: dict[str, tuple[str, str]] = {}  # id -> what was sent under it
         self.private: dict[str, list[str]] = {}
         self.group: list[tuple[str, str]] = []
@@ -59,7 +60,8 @@ class Sends:
         pair = (sender, target)
         if message_id in self.entry:
             same = self.said[message_id] == pair
-            assert (verdict, entry, n) == ("again" if same else "other", self.entry[message_id], 0)
+            assert (verdict, entry) == ("again" if same else "other", self.entry[message_id])
+            assert n == (self.number[message_id] if same else 0)
             return
         over = False
         if gated:
@@ -73,6 +75,7 @@ class Sends:
             assert (verdict, entry, n) == ("denied", "", 0)
             return
         self.count[pair] += 1
+        self.number[message_id] = self.count[pair]
         assert (verdict, n) == ("sent", self.count[pair])
         self.entry[message_id], self.said[message_id] = entry, pair
         if target != "*":

@@ -8,9 +8,12 @@
 local held = redis.call('EXISTS', KEY.registry, KEY.lease) > 0 and 1 or 0
 local before = redis.call('GET', KEY.dedupe)
 if before then
-  -- Before there were digests it was the entry id alone.
-  local at, digest = string.match(before, '^(%S+) ?(%S*)$')
-  return {(digest == '' or digest == ARG.digest) and 'again' or 'other', at or '', 0, held, 0, 0}
+  -- Before there were digests it was the entry id alone, and then the two of them.
+  local at, digest, count = string.match(before, '^(%S+) ?(%S*) ?(%d*)$')
+  if digest ~= '' and digest ~= ARG.digest then
+    return {'other', at or '', 0, held, 0, 0}
+  end
+  return {'again', at or '', tonumber(count) or 0, held, 0, 0}
 end
 
 local rate, left, verdict = 0, 0, 'allow'
@@ -57,7 +60,7 @@ if verdict ~= 'deny' then
     redis.call('SET', KEY.counter, n - 1, 'EX', CONST.COUNT_TTL)
     return entry
   end
-  redis.call('SET', KEY.dedupe, entry .. ' ' .. ARG.digest, 'EX', CONST.DEDUPE_TTL)
+  redis.call('SET', KEY.dedupe, entry .. ' ' .. ARG.digest .. ' ' .. n, 'EX', CONST.DEDUPE_TTL)
   if KEY.asked then
     redis.call('SET', KEY.asked, 'waits ' .. ARG.sender, 'EX', ARG.asks)
   end

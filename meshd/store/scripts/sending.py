@@ -15,7 +15,8 @@ class SendResult(NamedTuple):
     """What the store said to a send.
 
     `verdict`: `sent`, `again` (it is there under this id already), `denied` by the gate, or `other` (something else was
-    sent under this id). `entry` is its entry's id, `n` its count for this sender and target, `held` whether somebody
+    sent under this id). `entry` is its entry's id, `n` its count for this sender and target (of one that is there
+    already 0 if an older version sent it), `held` whether somebody
     holds the target's name, `rate` the sends in the window, `left` the seconds until that ends.
     """
 
