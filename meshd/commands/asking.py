@@ -15,8 +15,8 @@ from meshd.commands.checks import check_seconds, check_text
 from meshd.core.message import Message, Reply
 from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
-from meshd.core.wire import ASKED_TTL, MAXLEN, Outgoing
-from meshd.errors import OutcomeUnknown, TimedOut
+from meshd.core.wire import ASKED_TTL, MAXLEN, PONG_TTL, Outgoing
+from meshd.errors import OutcomeUnknown, StoreError, TimedOut
 from meshd.system import clock
 
 if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
@@ -58,6 +58,9 @@ async def ping(call: Call, p: PingParams, use: Asking) -> Result:
     if pong is None:
         raise TimedOut(f"timeout waiting for pong from {target}", "meshctl who shows who is there", target=target)
     latency = (time.perf_counter() - started) * 1000
+    if b"session" not in pong:  # of a 0.1 program, which lets it stand for ever
+        with contextlib.suppress(StoreError):
+            await use.commands.call("EXPIRE", keys.pong(nonce), PONG_TTL)
     return Result({"target": target, "latency_ms": round(latency, 3), "session": pong.get(b"session") == b"1"})
 
 

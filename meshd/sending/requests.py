@@ -2,7 +2,8 @@
 
 Whoever replies hears only that the reply has reached who asked when it has: the asker's daemon tells so, once it was
 handed over. What is not told in time is taken back, and sent as a message; so it is with what comes when nobody waits
-any more, and with a second reply. A 0.1 program tells nothing, and is told nothing.
+any more, and with a second reply. A 0.1 program tells nothing, and is told nothing; nor does it let its reply expire,
+which the asker's daemon does for it.
 """
 
 from __future__ import annotations

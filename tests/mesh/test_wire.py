@@ -7,6 +7,8 @@ import re
 import secrets
 import time
 
+import pytest
+
 from tests.helper import Home, wait_until
 from tests.mesh.peer import Peer, texts
 
@@ -87,6 +89,45 @@ def test_a_request_of_ours_is_answered_by_a_0_1_program(home: Home, peer: Peer) 
     peer.add(f"reply:{request['id']}", {"from": "old", "reply": "main, please", "ts": "1.5"})
     out, _ = asking.communicate(timeout=20)
     assert out == "main, please\n"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_reply_of_a_0_1_program_expires(home: Home, peer: Peer, late: bool) -> None:
+    """It sets no expiry: the asker's daemon does when it has the reply, and also where nobody waits for it any more."""
+    home.start()
+    asking = home.begin("request", "old", "which?", "--from", "alice", "--timeout", "1" if late else "15")
+    key = f"reply:{peer.next('to_old')['id']}"
+    if late:
+        assert asking.communicate(timeout=20)[0] == ""
+    peer.add(key, {"from": "old", "reply": "main, please", "ts": "1.5"})
+    if not late:
+        assert asking.communicate(timeout=20)[0] == "main, please\n"
+        wait_until(lambda: peer.ttl(key) > 0, "it expires")
+    assert peer.entries(key) == [{"from": "old", "reply": "main, please", "ts": "1.5"}]
+    assert 0 < peer.ttl(key) <= 600
+
+
+def test_a_reply_of_a_0_1_program_that_nobody_took_expires(home: Home, peer: Peer) -> None:
+    """Whoever asked is killed as it comes: it becomes a message, and its key goes."""
+    home.start()
+    home.meshctl("register", "alice")
+    asking = home.begin("request", "old", "which?", "--from", "alice", "--timeout", "15")
+    key = f"reply:{peer.next('to_old')['id']}"
+    asking.kill()
+    asking.communicate()
+    peer.add(key, {"from": "old", "reply": "main, please", "ts": "1.5"})
+    wait_until(lambda: texts(home, "alice", peek=True) == ["main, please"], "it is a message")
+    assert 0 < peer.ttl(key) <= 600
+
+
+def test_the_pong_of_a_0_1_program_expires(home: Home, peer: Peer) -> None:
+    """It sets no expiry either."""
+    home.start()
+    asking = home.begin("ping", "old", "--from", "alice", "--timeout", "15")
+    key = f"pong:{peer.next('to_old')['nonce']}"
+    peer.add(key, {"from": "old", "pong": "1"})
+    assert asking.communicate(timeout=20)[0].startswith("pong from old")
+    assert 0 < peer.ttl(key) <= 60
 
 
 def test_a_0_1_ping_is_ponged_and_expires(home: Home, peer: Peer) -> None:

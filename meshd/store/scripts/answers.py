@@ -67,6 +67,7 @@ def reply(keys: Keys, nonce: str, reply_id: str, fields: tuple[str, ...]) -> Inv
 
 
 class _TakeKeys(NamedTuple):
+    stream: str
     asked: str
     news: str  # the stream that tells whoever replied
 
@@ -76,6 +77,7 @@ class _TakeArgs(NamedTuple):
     ttl: int  # seconds that it is remembered
     reply: str  # its id, empty for a 0.1 program's
     news_ttl: int
+    reply_ttl: int  # for a reply that whoever gave it has let live for ever, as 0.1 programs do
 
 
 def _read_take(answer: object) -> None:
@@ -89,8 +91,8 @@ TAKE = Script("take", _TakeKeys, _TakeArgs, _read_take, constants=_BOUND)
 def take(keys: Keys, out: Outgoing, reply_id: str) -> Invocation[None]:
     """The reply to request `out` has reached who asked."""
     return TAKE(
-        _TakeKeys(asked=keys.asked(out.id), news=keys.taken(out.id)),
-        _TakeArgs(asker=out.sender, ttl=out.asks, reply=reply_id, news_ttl=TAKEN_TTL),
+        _TakeKeys(stream=keys.reply(out.id), asked=keys.asked(out.id), news=keys.taken(out.id)),
+        _TakeArgs(asker=out.sender, ttl=out.asks, reply=reply_id, news_ttl=TAKEN_TTL, reply_ttl=REPLY_TTL),
     )
 
 
@@ -122,6 +124,7 @@ class _HangUpArgs(NamedTuple):
     asker: str
     ttl: int  # seconds that it is remembered
     first: str  # id of the first entry to look at
+    reply_ttl: int  # seconds, as for `take`
 
 
 def _read_hang_up(answer: object) -> Kept | None:
@@ -140,5 +143,5 @@ def hang_up(keys: Keys, out: Outgoing, first: str) -> Invocation[Kept | None]:
     """Stop waiting for the reply to `out`, unless there is an entry from `first` on, which is given then."""
     return HANG_UP(
         _ReplyKeys(stream=keys.reply(out.id), asked=keys.asked(out.id)),
-        _HangUpArgs(asker=out.sender, ttl=ASKED_TTL, first=first),
+        _HangUpArgs(asker=out.sender, ttl=ASKED_TTL, first=first, reply_ttl=REPLY_TTL),
     )
