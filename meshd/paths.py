@@ -87,6 +87,11 @@ def cache_dir() -> str:
     return platformdirs.user_cache_dir(APP, appauthor=False)
 
 
+def legacy_dir() -> str:
+    """Where agent-mesh 0.1 has its files, on every system and whatever XDG_CACHE_HOME says."""
+    return os.path.join(os.path.expanduser("~"), ".cache", APP)
+
+
 def state_dir() -> str:
     plain = _plain("XDG_STATE_HOME", ".local/state")
     if plain is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -57,7 +59,21 @@ def _agent(agent: dict[str, Any], facts: Facts, store: Answers) -> Iterator[Find
         held = "another daemon holds the name" if store.leases[name] else "nobody holds the name in the store"
         more = " --takeover" if store.leases[name] else ""
         yield Finding("error", AREA, f"{name}: {held}", f"meshctl register {quote(name)}{more}")
+    yield from _left(name)
     yield from _waking(agent, now)
+
+
+def _left(name: str) -> Iterator[Finding]:
+    """Files of agent-mesh 0.1 that stayed behind: what was of use is marked when it is taken over."""
+    for file in (f"{name}.id", f"{name}_group.id", f"pending-{name}.jsonl"):
+        path = os.path.join(paths.legacy_dir(), file)
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if status.st_size or not stat.S_ISREG(status.st_mode):
+            what = f"{name}: {path} of agent-mesh 0.1 was not taken over: it was of no use, or 0.1 is still in use"
+            yield Finding("warning", AREA, what, f"mv {quote(path)} {quote(path + '.old')}")
 
 
 def _waking(agent: dict[str, Any], now: float) -> Iterator[Finding]:

@@ -74,7 +74,8 @@ async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: flo
         agent = await call.host(out.sender)
         # A repeated id may have its entry already, from a send that did leave: that one is not ours to close.
         opened = out.id not in agent.core.ledger.entries
-        await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
+        ends = await agent.ends()
+        await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within, ends))
 
     try:
         return await use.outbox.send(out._replace(fields=fields), first=open_entry)

@@ -11,14 +11,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from meshd.core.clock import Wall
 from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
-from meshd.core.ledger import MAX_ENTRIES, Ledger, entry_for
+from meshd.core.ledger import MAX_ENTRIES, Ends, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
 from meshd.core.records import (
     UNKNOWN,
     Batch,
     Closed,
-    Entry,
     Header,
     Moved,
     Opened,
@@ -62,7 +61,7 @@ class AgentCore:
         inbox = self.inbox
         if info is not None and inbox.went_back(info):
             line = "⚠ the store went back; reading again what it still has"
-            return [Commit([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line])])]
+            return [Commit([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line], went_back=info.last)])]
         trimmed = inbox.trimmed(info) if info is not None else 0
         entries, cursor = self._until_moved(entries, cursor)
         if not entries and not trimmed and inbox.position.index != UNKNOWN:
@@ -159,8 +158,14 @@ class AgentCore:
     def next_due(self) -> Wall | None:
         return self.ledger.next_due()
 
-    def open_reply(self, message_id: str, to: str, text: str, now: Wall, within: float) -> list[Effect]:
-        """An entry for a message that is about to be sent. The same id again changes nothing."""
+    def open_reply(
+        self, message_id: str, to: str, text: str, now: Wall, within: float, ends: Ends | None = None
+    ) -> list[Effect]:
+        """An entry for a message that is about to be sent. The same id again changes nothing.
+
+        `ends`: where the streams end in the store, asked before the message was sent. None if it did not tell: then
+        what was not received by now counts as newer.
+        """
         if message_id in self.ledger.entries:
             return []
         if len(self.ledger.entries) >= MAX_ENTRIES:
@@ -168,7 +173,8 @@ class AgentCore:
                 f"{self.name} already waits for {MAX_ENTRIES} replies",
                 f"meshctl pending {self.name}; settle what is answered with: meshctl ack PEER TEXT --from {self.name}",
             )
-        return [Commit([Opened(entry=entry_for(message_id, to, text, now, within))])]
+        ends = ends or Ends(self.inbox.position.at, self.inbox.group or "0-0")
+        return [Commit([Opened(entry=entry_for(message_id, to, text, now, within, ends))])]
 
     def close_replies(self, ids: Iterable[str]) -> list[Effect]:
         known = [entry_id for entry_id in ids if entry_id in self.ledger.entries]
@@ -182,8 +188,8 @@ class AgentCore:
         known = [message_id for message_id in ids if message_id in self.inbox.unread]
         return [Commit([Read(ids=known, lost=lost)])] if known or lost else []
 
-    def move(self, elsewhere: Moved) -> list[Effect]:
-        """The name was hosted elsewhere: what changes by going on where it was read there."""
+    def move(self, elsewhere: Moved, told: Batch | None = None) -> list[Effect]:
+        """The name was hosted elsewhere: what changes by going on where it was read there. `told` goes with it."""
         inbox = self.inbox
         read_to, group_to = entry_key(elsewhere.read_to), entry_key(elsewhere.group or "0-0")
         elsewhere.read_ids = [
@@ -197,12 +203,13 @@ class AgentCore:
             or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.values())
             or any(message_id not in inbox.seen for message_id in elsewhere.read_ids)
             or elsewhere.lost > 0
+            or bool(elsewhere.entries)
         )
         if not news:
             return []
         if elsewhere.group is not None and inbox.group is not None:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
-        return [Commit([elsewhere])]
+        return [Commit([elsewhere, told] if told is not None else [elsewhere])]
 
     def give_losses(self) -> list[Effect]:
         """The next holder tells of the losses that nobody here was told of."""
@@ -219,10 +226,6 @@ class AgentCore:
         batch = Batch(now=now, position=position, messages=fresh)
         return [Commit([batch]), *([Wake(frozenset(message.sender for message in fresh))] if fresh else [])]
 
-    def adopt(self, entries: Sequence[Entry]) -> list[Effect]:
-        """Pending entries of agent-mesh 0.1, taken over once."""
-        return [Commit([Opened(entry=entry) for entry in entries])] if entries else []
-
     # --- applying ---
 
     def apply(self, record: Record) -> None:
@@ -230,12 +233,15 @@ class AgentCore:
         match record:
             case Batch():
                 inbox.apply_batch(record)
+                if record.went_back is not None:
+                    ledger.apply_went_back(record.went_back)
                 for message in record.messages:
                     ledger.apply_message(message)
             case Read():
                 inbox.apply_read(record)
             case Moved():
                 inbox.apply_moved(record)
+                ledger.apply_left(record.entries)
             case Opened():
                 ledger.apply_opened(record)
             case Pinged():

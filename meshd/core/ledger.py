@@ -1,5 +1,7 @@
 """Replies that are owed to an agent: open → responded → settled, or open → four re-pings → escalated.
 
+Only mail that is newer than an entry answers it, by the places in the store's streams.
+
 At most four re-pings and one escalation for an entry, whatever happens in between. Each is decided and
 written down before it is sent, and is sent under an id made from the entry's, so that sending it again after
 a crash is recognised as the same message.
@@ -8,17 +10,24 @@ a crash is recognised as the same message.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from meshd.core.clock import Wall
-from meshd.core.message import PREVIEW, Message
+from meshd.core.message import PREVIEW, Message, entry_key
 from meshd.core.records import Closed, Entry, Opened, Pinged, Sent
 
 MAX_PINGS = 4
 # Seconds from each re-ping to what follows it; the last one leads to the escalation.
 PAUSES = (30.0, 60.0, 120.0, 240.0)
 MAX_ENTRIES = 1000
+
+
+class Ends(NamedTuple):
+    """The last ids of an agent's own stream and of the group at one moment: what comes later stands behind them."""
+
+    private: str
+    group: str
 
 
 class Reping(NamedTuple):
@@ -48,6 +57,12 @@ def derived_id(message_id: str, k: int) -> str:
 def _repings(entry: Entry) -> list[str]:
     """Ids under which it was asked again."""
     return [derived_id(entry.id, k) for k in range(1, min(entry.pings, MAX_PINGS) + 1)]
+
+
+def _is_older(message: Message, entry: Entry) -> bool:
+    """Whether the message was there before the entry was opened."""
+    after = entry.after_group if message.kind == "broadcast" else entry.after
+    return entry_key(message.at) <= entry_key(after)
 
 
 class Ledger:
@@ -85,9 +100,9 @@ class Ledger:
         """Ids of the entries that this message answers: it names them, or one of their re-pings."""
         if message.re is None:
             return []
-        if message.re in self.entries:
-            return [message.re]
-        return [entry.id for entry in self.entries.values() if message.re in _repings(entry)]
+        named = self.entries.get(message.re)
+        found = [named] if named else [entry for entry in self.entries.values() if message.re in _repings(entry)]
+        return [entry.id for entry in found if not _is_older(message, entry)]
 
     def owed_by(self, peer: str) -> list[str]:
         return [entry.id for entry in self.entries.values() if entry.to == peer]
@@ -99,6 +114,16 @@ class Ledger:
         for entry_id in closed.ids:
             self.entries.pop(entry_id, None)
 
+    def apply_left(self, entries: Iterable[Entry]) -> None:
+        """Entries of agent-mesh 0.1 go on here, from where they stood."""
+        for entry in entries:
+            self.entries.setdefault(entry.id, entry)
+
+    def apply_went_back(self, last: str) -> None:
+        """The private stream ends at `last` by now: what comes behind that is new, also where its id is not."""
+        for entry in self.entries.values():
+            entry.after = min(entry.after, last, key=entry_key)
+
     def apply_message(self, message: Message) -> None:
         """A message came in: it settles what it answers; one that settles nothing stops the re-pings of its sender."""
         settled = self.settled_by(message)
@@ -107,7 +132,7 @@ class Ledger:
         if settled or message.kind != "direct":
             return
         for entry in self.entries.values():
-            if entry.to == message.sender and entry.state == "open":
+            if entry.to == message.sender and entry.state == "open" and not _is_older(message, entry):
                 entry.state = "responded"
                 entry.due = 0.0
                 entry.unsent = False
@@ -132,7 +157,16 @@ class Ledger:
             entry.due = sent.now + PAUSES[entry.pings - 1]
 
 
-def entry_for(message_id: str, to: str, text: str, now: Wall, within: float) -> Entry:
-    """A new open entry; its deadline is `within` seconds from `now`."""
+def entry_for(message_id: str, to: str, text: str, now: Wall, within: float, ends: Ends) -> Entry:
+    """A new open entry; its deadline is `within` seconds from `now`. What stands up to `ends` is older."""
     deadline = now + within
-    return Entry(id=message_id, to=to, text=text[:PREVIEW], sent=now, deadline=deadline, due=deadline)
+    return Entry(
+        id=message_id,
+        to=to,
+        text=text[:PREVIEW],
+        sent=now,
+        deadline=deadline,
+        due=deadline,
+        after=ends.private,
+        after_group=ends.group,
+    )

@@ -23,7 +23,12 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A reply owed to this agent. Times are wall seconds; `due` is when something happens next, 0 for never."""
+    """A reply owed to this agent. Times are wall seconds; `due` is when something happens next, 0 for never.
+
+    `after` and `after_group` are entry ids in the agent's own stream and in the group: where these ended when the entry
+    was opened, as far as that is known. Mail up to there is older, and answers nothing. The store gave all these ids:
+    no clock is asked, neither a sender's nor ours.
+    """
 
     id: str
     to: str
@@ -31,9 +36,11 @@ class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
     sent: float
     deadline: float
     due: float
-    state: str = "open"  # open, responded
+    state: str = "open"  # open, responded, escalated
     pings: int = 0
     unsent: bool = False  # the re-ping or the escalation was decided, its sending was not confirmed
+    after: str = "0-0"
+    after_group: str = "0-0"
 
 
 class _Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="t"):
@@ -62,6 +69,7 @@ class Batch(_Record, tag="batch"):
     explained: int | None = None  # what an older version wrote instead: one number for all senders
     lines: list[str] = []  # notify lines that no message of the batch gives
     offset: int = 0
+    went_back: str | None = None  # the private stream lost its end: the last id that it has by now
 
 
 class Read(_Record, tag="read"):
@@ -79,6 +87,7 @@ class Moved(_Record, tag="moved"):
     read_to: str = "0-0"
     read_ids: list[str] = []
     lost: int = 0  # so many losses were counted there, and nobody was told of them
+    entries: list[Entry] = []  # pending ones that agent-mesh 0.1 left: in one record with the place where it stopped
 
 
 class Opened(_Record, tag="opened"):

@@ -17,6 +17,7 @@ from meshd.core.names import Keys, is_id, new_id
 from meshd.core.records import UNKNOWN, Moved, Position
 from meshd.core.wire import MAXLEN
 from meshd.disk.legacy import Left
+from meshd.hosting import predecessor
 from meshd.hosting.entries import decoded
 from meshd.receiving.agent import Agent
 from meshd.settings import HARD_MESSAGE_LIMIT
@@ -29,7 +30,7 @@ READ_TTL = 30 * 86400
 _LOST = 1_000_000  # more are not believed
 LEFT_PAGE = 200
 LEFT_MOST = 100_000  # messages; what a disk has beyond that stays there
-_NOTHING = Left("0-0", [], [])
+_NOTHING = Left()
 
 
 class _ReadRecord(msgspec.Struct, omit_defaults=True):
@@ -81,7 +82,7 @@ class Moving:
 
     @staticmethod
     def place_of(agent: Agent) -> Left:
-        """Where agent-mesh 0.1 stopped, for a name that nobody has hosted since."""
+        """Where agent-mesh 0.1 stopped, for a name that was never hosted here since."""
         return agent.legacy or _NOTHING
 
     async def look(self, name: str) -> tuple[LastWord | None, bool]:
@@ -95,16 +96,15 @@ class Moving:
     async def move_in(self, agent: Agent, said: LastWord | None, granted: scripts.Granted, place: Left) -> None:
         """Go on where the name was read."""
         core = agent.core
-        if said is None and core.inbox.group is None:
-            # Nobody has hosted it: from 0.1's cursor if it left one, else all that the store holds.
-            index = max(0, granted.added - granted.behind)
-            begin = Moved(position=Position(place.cursor, index), group=granted.group_last, read_to=place.cursor)
-            await agent.execute(lambda: [*core.move(begin), *core.adopt(place.entries)])
-            place.mark_taken()
-        elif said is not None and (said.by != self._instance or core.inbox.group is None):
+        if core.inbox.group is None:
+            # It was never hosted here: from where it was read elsewhere, or by 0.1; else all that the store holds.
+            entries = await predecessor.placed(place.entries, self._keys, self._commands)
+            begin = predecessor.beginning(said.moved if said is not None else None, granted, place, entries)
+            told = predecessor.told(agent.name, place, wall())
+            await agent.execute(functools.partial(core.move, begin, told))
+            await agent.legacy_taken()
+        elif said is not None and said.by != self._instance:
             # Not our own last word: the journal knows more, and may have gone back with a store that did.
-            if said.moved.group is None and core.inbox.group is None:
-                said.moved.group = granted.group_last
             await agent.execute(functools.partial(core.move, said.moved))
 
     async def take_left(self, agent: Agent) -> None:

@@ -95,7 +95,7 @@ class Names:
         agent = Agent(name, hosted, Journal(paths.journal(name), name), NotifyLog(paths.notify_log(name)), self._shared)
         agent.load()
         if agent.core.inbox.group is None:
-            agent.legacy = legacy.find(name, paths.cache_dir())
+            agent.legacy = legacy.find(name, paths.legacy_dir())
         return agent
 
     # --- hosting ---

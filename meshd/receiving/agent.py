@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 from meshd.core.agent import AgentCore
 from meshd.core.effects import Effect, Pong, Wake
 from meshd.core.lease import Lease
-from meshd.core.message import Ping
+from meshd.core.ledger import Ends
+from meshd.core.message import Ping, is_entry_id
 from meshd.core.names import Keys
 from meshd.core.records import Batch, Moved, Read, Record
 from meshd.disk.hosted import Hosted
@@ -35,10 +36,13 @@ from meshd.sending.outbox import Outbox
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.endpoint import Endpoint
+from meshd.store.scripts.leases import counts
 from meshd.system.clock import now
 from meshd.waking.waker import Waker
 
 log = logging.getLogger("meshd.agent")
+
+_LOOK = 1.0  # seconds of a send that are given to the question what was there before it
 
 
 class LeaseKeeper(Protocol):
@@ -195,6 +199,26 @@ class Agent:
     async def heard_of_move(self, ping: Ping) -> bool:
         """Somebody says that the name was taken over: whether it is ours all the same."""
         return await self._shared.keeper.check(self, ping)
+
+    async def ends(self) -> Ends | None:
+        """Where its streams end in the store now: what stands there answers nothing that is sent from now on.
+
+        None if the store does not tell soon. It costs a send that expects a reply a second round trip: it belongs into
+        the entry that is on the disk before the message leaves, for an answer may be here before the store's own.
+        """
+        streams = (self._shared.keys.inbox(self.name), self._shared.keys.group)
+        asked = [self._shared.commands.script(counts(stream), timeout=_LOOK) for stream in streams]
+        try:
+            private, group = (found.info.last for found in await asyncio.gather(*asked))
+        except StoreError:
+            return None
+        return Ends(private, group) if is_entry_id(private) and is_entry_id(group) else None
+
+    async def legacy_taken(self) -> None:
+        """What agent-mesh 0.1 left is in the journal: its files are marked as such."""
+        left, self.legacy = self.legacy, None
+        if left is not None:
+            await self._shared.disk.run(left.mark_taken)
 
     def handed_back(self, handover: Handover) -> None:
         """This hand-over has ended, the one way or the other."""

@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshd.core.agent import AgentCore
 from meshd.core.clock import Wall
-from meshd.core.ledger import MAX_PINGS, Escalate, Reping, derived_id, entry_for
+from meshd.core.ledger import MAX_PINGS, Ends, Escalate, Reping, derived_id, entry_for
 from meshd.core.message import PREVIEW, decode
-from meshd.core.records import Entry, Pinged, Sent
+from meshd.core.records import Entry, Moved, Pinged, Position, Sent
 from tests.core.model import KEYS, LIMIT, Fields, Machine, fields, fold, state
 
 # From SPEC.md, section 5: after each re-ping this long until the next step, the last of which escalates.
@@ -305,9 +305,9 @@ def test_a_peer_that_writes_while_the_escalation_is_on_its_way_has_responded() -
 def test_entries_of_0_1_are_adopted() -> None:
     """They act like our own from where they stand."""
     alice = Machine("alice")
-    old: Entry = entry_for("a", "bob", "x", Wall(0.0), 1.0)
+    old: Entry = entry_for("a", "bob", "x", Wall(0.0), 1.0, Ends("0-0", "0-0"))
     old.pings, old.due = 4, 500.0
-    alice.execute(lambda: alice.core.adopt([old]))
-    assert alice.core.adopt([]) == []
+    left = Moved(position=Position("5-0", 5), group="0-0", entries=[old])
+    alice.execute(lambda: alice.core.move(left))
     alice.execute(lambda: alice.core.tick(Wall(500.0)))
     assert isinstance(alice.core.ledger.unsent()[0], Escalate)

@@ -11,8 +11,22 @@ from typing import Any
 from meshd.store.scripts.answers import ANSWER, HANG_UP, TAKE, WITHDRAW
 from meshd.store.scripts.latest import LATEST
 from meshd.store.scripts.leases import COUNTS, HOST, POSITION, RENEW
+from meshd.store.scripts.places import PLACES
 from meshd.store.scripts.script import Script
 from meshd.store.scripts.sending import SEND
 from meshd.store.scripts.who import WHO
 
-ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, COUNTS, LATEST, ANSWER, TAKE, WITHDRAW, HANG_UP, WHO)
+ALL: tuple[Script[Any], ...] = (
+    SEND,
+    HOST,
+    RENEW,
+    POSITION,
+    COUNTS,
+    LATEST,
+    PLACES,
+    ANSWER,
+    TAKE,
+    WITHDRAW,
+    HANG_UP,
+    WHO,
+)
