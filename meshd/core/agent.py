@@ -168,7 +168,7 @@ class AgentCore:
         """
         if message_id in self.ledger.entries:
             return []
-        if len(self.ledger.entries) >= MAX_ENTRIES:
+        if self.ledger.waiting() >= MAX_ENTRIES:
             raise Full(
                 f"{self.name} already waits for {MAX_ENTRIES} replies",
                 f"meshctl pending {self.name}; settle what is answered with: meshctl ack PEER TEXT --from {self.name}",

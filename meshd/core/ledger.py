@@ -104,6 +104,10 @@ class Ledger:
         found = [named] if named else [entry for entry in self.entries.values() if message.re in _repings(entry)]
         return [entry.id for entry in found if not _is_older(message, entry)]
 
+    def waiting(self) -> int:
+        """How many entries wait for something. What 0.1 has escalated does not: 0.1 kept such entries for ever."""
+        return sum(entry.state != "escalated" for entry in self.entries.values())
+
     def owed_by(self, peer: str) -> list[str]:
         return [entry.id for entry in self.entries.values() if entry.to == peer]
 

@@ -12,7 +12,7 @@ from meshd.core.clock import Wall
 from meshd.core.message import entry_key
 from meshd.core.names import Keys
 from meshd.core.records import Batch, Entry, Moved, Position
-from meshd.core.text import one_line
+from meshd.core.text import LINE_LIMIT, cut, one_line
 from meshd.disk.legacy import Left
 from meshd.errors import OutcomeUnknown, StoreBusy, StoreDown, StoreError
 from meshd.store import replies
@@ -46,7 +46,8 @@ def told(name: str, left: Left, now: Wall) -> Batch | None:
     """Say what of its files was of no use: in the log, and for the agent's notify log."""
     for trouble in left.troubles:
         log.warning("%s: %s", name, trouble, extra={"agent": name})
-    return Batch(now=now, lines=[one_line(f"⚠ {trouble}") for trouble in left.troubles]) if left.troubles else None
+    lines = [cut(one_line(f"⚠ {trouble}"), LINE_LIMIT) for trouble in left.troubles]
+    return Batch(now=now, lines=lines) if lines else None
 
 
 async def placed(entries: Sequence[Entry], keys: Keys, commands: Commands) -> list[Entry]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshd.core.clock import Wall
 from meshd.core.effects import Effect
-from meshd.core.ledger import Ends
+from meshd.core.ledger import MAX_ENTRIES, Ends
 from meshd.core.message import Malformed, Message, decode, entry_key
 from meshd.core.records import Entry, Moved, Position
 from tests.core.model import KEYS, LIMIT, Machine, Stream, fields, fold, state
@@ -247,6 +248,15 @@ def test_an_escalated_entry_stays_until_it_is_settled(alice: Machine) -> None:
     assert states(alice) == {"q": "escalated"}
     come(alice, "12-0", ts="1", re="q")
     assert states(alice) == {}
+
+
+def test_escalated_entries_keep_no_new_one_from_being_opened(alice: Machine) -> None:
+    """0.1 never closed them by itself: there may be as many as are taken over."""
+    one = Entry(id="q", to="bob", text="?", sent=0.0, deadline=1.0, due=0.0, state="escalated")
+    old = [msgspec.structs.replace(one, id=f"q{k}") for k in range(MAX_ENTRIES)]
+    alice.execute(partial(alice.core.move, Moved(position=Position("10-0", 1), entries=old)))
+    alice.execute(lambda: alice.core.open_reply("new", "bob", "?", Wall(0.0), 1.0))
+    assert states(alice)["new"] == "open"
 
 
 def test_what_0_1_left_is_taken_once(alice: Machine) -> None:
