@@ -119,7 +119,9 @@ class AgentCore:
                 elif now - entry.ts < PING_AGE:
                     effects.append(Pong(entry))
                 continue
-            batch.lost += inbox.losses.gap(entry, batch.counts, unsure, broadcast=batch.group is not None)
+            batch.lost += inbox.losses.gap(
+                entry, batch.counts, unsure, broadcast=batch.group is not None, added=ordinal
+            )
             if isinstance(entry, Malformed):
                 mark = _mark(entry, batch)
                 if not inbox.is_duplicate(mark):

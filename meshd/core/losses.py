@@ -13,6 +13,9 @@ from meshd.core.names import EVERYONE
 from meshd.core.records import Batch, Moved, Snapshot
 
 COUNTERS = 1024
+# Missing messages of one sender in a row that are believed, whatever the store says that it ever had: it may have gone
+# back to its beginning, and what was sent before that is missing all the same.
+BELIEVED = 10_000
 
 
 class Losses:
@@ -35,11 +38,18 @@ class Losses:
         return {key: self.unsure.get(key, 0) + trimmed for key in self.counts if not key.endswith(EVERYONE)}
 
     def gap(
-        self, entry: Message | Malformed, counts: dict[str, int], unsure: dict[str, int], *, broadcast: bool
+        self,
+        entry: Message | Malformed,
+        counts: dict[str, int],
+        unsure: dict[str, int],
+        *,
+        broadcast: bool,
+        added: int = 0,
     ) -> int:
         """How many messages of this sender are missing before this one, beyond what trimming explains.
 
-        Notes its count in `counts`, and in `unsure` whose the trimmed entries were.
+        Notes its count in `counts`, and in `unsure` whose the trimmed entries were. `added`: how many entries the
+        stream ever had up to this one; of more than that none can be missing, and a count that says so is another's.
         """
         if entry.sid is None:
             return 0
@@ -47,10 +57,12 @@ class Losses:
         last = counts.get(key, self.counts.get(key, 0))
         if entry.n <= last:
             return 0
-        counts[key] = entry.n
-        may = unsure.pop(key, 0)
         # A sender that is met for the first time has no known beginning, and so no gap.
         missing = entry.n - last - 1 if last else 0
+        if missing > max(added, BELIEVED):
+            return 0
+        counts[key] = entry.n
+        may = unsure.pop(key, 0)
         known = min(missing, may)
         if known:
             # An entry was one sender's only. Those trimmed first are used first: fewer senders can use them.

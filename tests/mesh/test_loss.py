@@ -194,6 +194,18 @@ def test_a_stream_that_went_back_and_is_still_behind(home: Home, peer: Peer) -> 
     wait_until(lambda: texts(home, "bob", peek=True) == ["ahead", "behind", "behind too"], "and the next")
 
 
+@pytest.mark.parametrize("stream", ["to_bob", "group"])
+def test_a_count_that_cannot_be_true_is_not_believed(stream: str, home: Home, peer: Peer) -> None:
+    """Nor does it hide what is missing of the sender whose it should be."""
+    home.start()
+    home.meshctl("register", "bob")
+    for n in (1, 10**12, 5, 10**15 - 1, 7):
+        peer.add(stream, {"from": "alice", "to": "*", "msg": str(n), "id": f"m{n}", "sid": "ab", "n": str(n)})
+    wait_until(lambda: len(texts(home, "bob", peek=True)) == 5, "all have come")
+    with home.rpc() as rpc:
+        assert rpc.call("inbox", name="bob")["lost"] == 4  # 2, 3, 4 and 6
+
+
 def test_the_group_stream_may_vanish(home: Home, peer: Peer) -> None:
     """Broadcasts go on after a flush, while running and while down, and none comes twice."""
     home.start()
