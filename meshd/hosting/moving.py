@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from meshd.core.agent import AgentCore
 from meshd.core.message import Message, decode, encode, entry_before, is_entry_id
 from meshd.core.names import Keys, is_id, new_id
 from meshd.core.records import UNKNOWN, Moved, Position
-from meshd.core.wire import MAXLEN
+from meshd.core.wire import READ_TTL
 from meshd.disk.legacy import Left
 from meshd.hosting.entries import decoded
 from meshd.receiving.agent import Agent
@@ -25,7 +26,6 @@ from meshd.store.commands import Commands
 from meshd.store.scripts import leases as scripts
 from meshd.system.clock import wall
 
-READ_TTL = 30 * 86400
 _LOST = 1_000_000  # more are not believed
 LEFT_PAGE = 200
 LEFT_MOST = 100_000  # messages; what a disk has beyond that stays there
@@ -36,7 +36,7 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
     """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, single ids above.
 
     `l`: so many losses nobody was told of. `b`: the instance whose word it is. `h`: the same, for as long as it holds
-    the name.
+    the name; up to `r` its disk has the private stream, which is for whoever sends (store/scripts/parts/room.lua).
     """
 
     p: str = "0-0"
@@ -46,6 +46,7 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
     l: int = 0  # noqa: E741  # one letter each, as the record is written with every read
     b: str = ""
     h: str = ""
+    r: str = "0-0"
 
 
 class LastWord(NamedTuple):
@@ -101,7 +102,9 @@ class Moving:
             begin = Moved(position=Position(place.cursor, index), group=granted.group_last, read_to=place.cursor)
             await agent.execute(lambda: [*core.move(begin), *core.adopt(place.entries)])
             place.mark_taken()
-        elif said is not None and (said.by != self._instance or core.inbox.group is None):
+        elif said is not None and (
+            said.by != self._instance or core.inbox.group is None or _is_older(core, said, granted)
+        ):
             # Not our own last word: the journal knows more, and may have gone back with a store that did.
             if said.moved.group is None and core.inbox.group is None:
                 said.moved.group = granted.group_last
@@ -137,8 +140,8 @@ class Moving:
     # --- going ---
 
     async def write_position(self, agent: Agent, *, given_up: bool) -> scripts.Noted:
-        """Tell how far it was read. Not over the word of another daemon that has held the name since."""
-        record = agent.core.read_record()
+        """Tell how far it was read and received. Not over the word of another daemon that has held the name since."""
+        record, received = agent.core.read_record(), agent.core.inbox.position
         value = msgspec.json.encode(
             _ReadRecord(
                 p=record.position.at,
@@ -148,10 +151,18 @@ class Moving:
                 l=record.lost,
                 b=self._instance,
                 h="" if given_up else self._instance,
+                r=received.at,
             )
         )
         return await self._commands.script(
-            scripts.position(self._keys, agent.name, instance=self._instance, record=value, ttl=READ_TTL)
+            scripts.position(
+                self._keys,
+                agent.name,
+                instance=self._instance,
+                record=value,
+                read_to=record.position.at,
+                received=received,
+            )
         )
 
     async def give_left(self, agent: Agent, *, tell: bool) -> None:
@@ -186,7 +197,13 @@ class Moving:
         await self._commands.call("EXPIRE", key, READ_TTL)
         if tell:
             notice = ("from", agent.name, "msg_type", "ping", "nonce", new_id(), "ts", f"{wall():.3f}", "moved", "left")
-            await self._commands.call("XADD", keys.inbox(agent.name), "MAXLEN", "~", MAXLEN, "*", *notice)
+            await self._commands.call("XADD", keys.inbox(agent.name), "*", *notice)
+
+
+def _is_older(core: AgentCore, said: LastWord, granted: scripts.Granted) -> bool:
+    """Whether the journal was put back, to before our own last word: what was read since is in the store no more."""
+    position, known = said.moved.position, core.inbox.position.index != UNKNOWN
+    return known and core.inbox.is_behind(position) and 0 <= position.index <= granted.added
 
 
 def _begins(found: scripts.Beginning) -> str:

@@ -1,4 +1,4 @@
-"""Sends. Each ends as sent, denied, unknown or refused, and says so truthfully."""
+"""Sends. Each ends as sent, denied, busy, unknown or refused, and says so truthfully."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from meshd.core.backoff import Backoff
+from meshd.core.clock import Mono
 from meshd.core.names import Keys, check_name
 from meshd.core.wire import GATE_WINDOW, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
+from meshd.sending import room
 from meshd.sending.counts import SendCounts
-from meshd.sending.order import Lanes, Place
+from meshd.sending.order import HeldUp, Lanes, Place
 from meshd.settings import Settings
 from meshd.store.commands import Commands
 from meshd.store.scripts import answers, sending
@@ -43,24 +45,34 @@ class Outbox:
         return self._settings()
 
     async def send(
-        self, out: Outgoing, deadline: float = DEADLINE, *, first: Callable[[], Awaitable[None]] | None = None
+        self,
+        out: Outgoing,
+        deadline: float = DEADLINE,
+        *,
+        first: Callable[[], Awaitable[None]] | None = None,
+        wait_room: float = 0.0,
     ) -> Receipt:
         """Send once, however often it takes: repeats go under the same id, and the store recognises them.
 
         Sends of one sender to one target keep the order in which this was called. `first` is awaited in that
         order too, before the message leaves. Raises `Denied`, `UsageError` (something else was sent under this id),
         `StoreDown`/`StoreBusy` (nothing was written) or `OutcomeUnknown`; each within `deadline` seconds, with the
-        message's id in its data.
+        message's id in its data. Raises `Busy` if the target's mailbox is full, and stays so for `wait_room` seconds.
         """
         key = (out.sender, out.target)
         place = self._lanes.enter(key)
         try:
-            return self._receipt(out, await self._in_order(place, out, deadline, first))
+            return self._receipt(out, await self._in_order(place, out, deadline, first, wait_room))
         finally:
             self._lanes.leave(key, place)
 
     async def _in_order(
-        self, place: Place, out: Outgoing, deadline: float, first: Callable[[], Awaitable[None]] | None
+        self,
+        place: Place,
+        out: Outgoing,
+        deadline: float,
+        first: Callable[[], Awaitable[None]] | None,
+        wait_room: float,
     ) -> sending.SendResult:
         invocation = sending.send(
             self._keys,
@@ -71,17 +83,24 @@ class Outbox:
             digest=_digest(out),
             ts=clock.wall(),
         )
-        commands, until = self._commands, clock.mono() + deadline
+        commands, until, patience = self._commands, _in(deadline), _in(wait_room)
         trouble: StoreError | None = None
-        if first is None and place.is_open and commands.up.is_set():
+        # One that may wait for room takes its turn at once: what goes out behind it must not find room before it.
+        if first is None and not wait_room and place.is_open and commands.up.is_set():
             try:  # the usual case, without the price of a timer: the connection has its own
                 return await commands.script(invocation)
             except (OutcomeUnknown, StoreDown, StoreBusy) as error:
                 trouble = error
-        async with place.turn():
-            if first is not None:
-                await first()
-            return await self._repeat(out.id, invocation, until, trouble)
+        try:
+            async with place.turn(wait_room):
+                if first is not None:
+                    await first()
+                sent = await self._repeat(out.id, invocation, until, trouble)
+                return await room.wait_for_room(
+                    place, sent, patience, lambda: self._repeat(out.id, invocation, _in(deadline), None)
+                )
+        except HeldUp as those_before:
+            return those_before.sent
 
     def _receipt(self, out: Outgoing, sent: sending.SendResult) -> Receipt:
         """What the store said, for the sender. Raises `Denied`, `UsageError`."""
@@ -91,6 +110,8 @@ class Outbox:
                 "give each message an id of its own, or leave out --id",
                 id=out.id,
             )
+        if sent.waiting is not None:
+            raise room.busy(out.target, sent.waiting, sent.held, out.id)
         if sent.verdict == "denied":
             raise Denied(
                 f"denied: {sent.rate} messages from {out.sender} to {out.target} within {GATE_WINDOW} s, "
@@ -168,5 +189,5 @@ def _digest(out: Outgoing) -> str:
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
-def _in(seconds: float) -> float:
-    return clock.mono() + seconds
+def _in(seconds: float) -> Mono:
+    return Mono(clock.mono() + seconds)

@@ -11,8 +11,9 @@ from typing import Any
 from meshd.store.scripts.answers import ANSWER, HANG_UP, TAKE, WITHDRAW
 from meshd.store.scripts.latest import LATEST
 from meshd.store.scripts.leases import COUNTS, HOST, POSITION, RENEW
+from meshd.store.scripts.pinging import PING
 from meshd.store.scripts.script import Script
 from meshd.store.scripts.sending import SEND
 from meshd.store.scripts.who import WHO
 
-ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, COUNTS, LATEST, ANSWER, TAKE, WITHDRAW, HANG_UP, WHO)
+ALL: tuple[Script[Any], ...] = (SEND, HOST, RENEW, POSITION, COUNTS, LATEST, ANSWER, TAKE, WITHDRAW, HANG_UP, WHO, PING)

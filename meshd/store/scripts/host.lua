@@ -57,8 +57,10 @@ if ARG.entry ~= '' then
   redis.call('ZADD', KEY.presence, ARG.now + ARG.ttl, ARG.name)
 end
 if previous ~= '' then
-  -- A ping, so that 0.1 programs know it; its answer tells us that the holder has let go.
-  redis.call('XADD', KEY.stream, 'MAXLEN', '~', CONST.MAXLEN, '*', 'from', ARG.name, 'msg_type', 'ping', 'nonce',
-    ARG.nonce, 'ts', ARG.now, 'moved', ARG.instance)
+  -- A ping, so that 0.1 programs know it; its answer tells us that the holder has let go. It pushes nothing out,
+  -- however full the mailbox is.
+  redis.call('XADD', KEY.stream, '*', 'from', ARG.name, 'msg_type', 'ping', 'nonce', ARG.nonce, 'ts', ARG.now,
+    'moved', ARG.instance)
 end
+redis.pcall('EXPIRE', KEY.stream, CONST.STREAM_TTL)
 return {1, read, last, previous, added, behind, left}
