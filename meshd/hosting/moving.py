@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from meshd.core.agent import AgentCore
-from meshd.core.message import Message, decode, encode, entry_before, is_entry_id
+from meshd.core.message import Message, decode, encode, entry_before, entry_key, is_entry_id
 from meshd.core.names import Keys, is_id, new_id
 from meshd.core.records import UNKNOWN, Moved, Position
 from meshd.core.wire import READ_TTL
@@ -27,6 +27,9 @@ from meshd.store.scripts import leases as scripts
 from meshd.system.clock import wall
 
 _LOST = 1_000_000  # more are not believed
+_CAME = 16  # instances that had a name before
+_INSTANCE = 64  # characters of one
+_GREATEST = f"{2**64 - 1}-{2**64 - 1}"  # among entry ids
 LEFT_PAGE = 200
 LEFT_MOST = 100_000  # messages; what a disk has beyond that stays there
 _NOTHING = Left("0-0", [], [])
@@ -37,6 +40,7 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
 
     `l`: so many losses nobody was told of. `b`: the instance whose word it is. `h`: the same, for as long as it holds
     the name; up to `r` its disk has the private stream, which is for whoever sends (store/scripts/parts/room.lua).
+    `c`: where the stream began when the name was taken from an instance, of those that had it last.
     """
 
     p: str = "0-0"
@@ -47,14 +51,19 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
     b: str = ""
     h: str = ""
     r: str = "0-0"
+    c: dict[str, str] = {}
 
 
 class LastWord(NamedTuple):
-    """How far a name was read, and by which instance. `holder`: the same, unless it has given the name up."""
+    """How far a name was read, and by which instance. `holder`: the same, unless it has given the name up.
+
+    `came`: where the stream began when the name was taken from each of those that had it before.
+    """
 
     moved: Moved
     by: str
     holder: str
+    came: dict[str, str]
 
 
 def read_record(value: bytes) -> LastWord | None:
@@ -67,7 +76,8 @@ def read_record(value: bytes) -> LastWord | None:
     read_ids = [message_id for message_id in record.x if is_id(message_id)]
     place = Position(record.p, record.i)
     moved = Moved(position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l)
-    return LastWord(moved, record.b or record.h, record.h)
+    came = {by: at for by, at in record.c.items() if len(by) <= _INSTANCE and is_entry_id(at)}
+    return LastWord(moved, record.b or record.h, record.h, came)
 
 
 class Moving:
@@ -77,6 +87,7 @@ class Moving:
         self._keys = keys
         self._commands = commands
         self._instance = instance
+        self._came: dict[str, dict[str, str]] = {}  # by name: `LastWord.came` of our own word
 
     # --- coming ---
 
@@ -96,6 +107,13 @@ class Moving:
     async def move_in(self, agent: Agent, said: LastWord | None, granted: scripts.Granted, place: Left) -> None:
         """Go on where the name was read."""
         core = agent.core
+        if said is not None:
+            came = dict(said.came)
+            if said.by != self._instance:
+                came.pop(said.by, None)
+                came[said.by] = granted.first or _GREATEST
+            came.pop(self._instance, None)
+            self._came[agent.name] = dict(list(came.items())[-_CAME:])
         if said is None and core.inbox.group is None:
             # Nobody has hosted it: from 0.1's cursor if it left one, else all that the store holds.
             index = max(0, granted.added - granted.behind)
@@ -152,6 +170,7 @@ class Moving:
                 b=self._instance,
                 h="" if given_up else self._instance,
                 r=received.at,
+                c=self._came.get(agent.name, {}),
             )
         )
         return await self._commands.script(
@@ -170,12 +189,17 @@ class Moving:
         inbox, keys = agent.core.inbox, self._keys
         if not inbox.unread:
             return
-        private, group = await asyncio.gather(
+        private, group, record = await asyncio.gather(
             self._commands.script(scripts.counts(keys.inbox(agent.name))),
             self._commands.script(scripts.counts(keys.group)),
+            self._commands.call("GET", keys.read(agent.name), read=replies.value),
         )
         info, first = private.info, _begins(private)
-        left = inbox.left_behind(first, _begins(group))[:LEFT_MOST]
+        missing, said = first, read_record(record or b"")
+        if said is not None and said.by != self._instance:
+            # What was in the stream when another daemon took the name was received there, and may be read by now.
+            missing = min(first, said.came.get(self._instance, "0-0"), key=entry_key)
+        left = inbox.left_behind(missing, _begins(group))[:LEFT_MOST]
         if not left:
             return
         known = inbox.position.index != UNKNOWN
@@ -208,4 +232,4 @@ def _is_older(core: AgentCore, said: LastWord, granted: scripts.Granted) -> bool
 
 def _begins(found: scripts.Beginning) -> str:
     """The id of the first entry that the stream has; of one that has none, the greatest that there can be."""
-    return found.first or f"{2**64 - 1}-{2**64 - 1}"
+    return found.first or _GREATEST

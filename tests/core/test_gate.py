@@ -285,11 +285,13 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
             if what == "host":
                 _, takeover, hidden = rest
                 entry = b"" if hidden else f"entry of {daemon}".encode()
+                there: Any = client.xrange(keys.inbox("bob"), count=1)
+                first = there[0][0].decode() if there else ""
                 reply = run(client, host(keys, daemon, entry, takeover=takeover))
                 if free or takeover:
                     before = holder if holder is not None else writer
                     previous = "" if before == daemon else before
-                    assert reply == leases.Granted(place, group_last.decode(), previous, told, told, False)
+                    assert reply == leases.Granted(place, group_last.decode(), previous, told, told, False, first)
                     told += previous != ""
                     holder, registered = daemon, entry or registered
                 else:

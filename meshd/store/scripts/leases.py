@@ -17,7 +17,7 @@ class Granted(NamedTuple):
     """The name is this daemon's. `read` is the read record, `group_last` the group's last entry; both as they stand
     in the store, `read` empty if there is none. `previous`: the instance that it was taken from, or empty. `added`:
     entries that the name's stream ever had, of which it still has `behind` that stand behind the cursor. `left`:
-    whether the last holder has left mail.
+    whether the last holder has left mail. `first`: id of the stream's first entry, empty if it has none.
     """
 
     read: bytes
@@ -26,6 +26,7 @@ class Granted(NamedTuple):
     added: int
     behind: int
     left: bool
+    first: str = ""
 
 
 class Withheld(NamedTuple):
@@ -57,9 +58,9 @@ class _HostArgs(NamedTuple):
 
 
 def _read_host(reply: object) -> Granted | Withheld:
-    if isinstance(reply, list) and len(reply) == 7 and reply[0] == 1:
-        read, last, previous, added, behind, left = replies.row(reply[1:], bytes, str, str, int, int, int)
-        return Granted(read, last, previous, added, behind, bool(left))
+    if isinstance(reply, list) and len(reply) == 8 and reply[0] == 1:
+        read, last, previous, added, behind, left, first = replies.row(reply[1:], bytes, str, str, int, int, int, str)
+        return Granted(read, last, previous, added, behind, bool(left), first)
     if isinstance(reply, list) and len(reply) == 3 and reply[0] == 0:
         return Withheld(*replies.row(reply[1:], str, bytes))
     raise replies.garbled(reply, "whose a name is")
@@ -72,6 +73,7 @@ HOST = Script(
     _read_host,
     wrote=lambda answer: isinstance(answer, Granted),
     constants={"STREAM_TTL": STREAM_TTL},
+    parts=("stream",),
 )
 
 
