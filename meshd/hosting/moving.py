@@ -57,12 +57,14 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
 class LastWord(NamedTuple):
     """How far a name was read, and by which instance. `holder`: the same, unless it has given the name up.
 
-    `came`: where the stream began when the name was taken from each of those that had it before.
+    `received`: up to where its disk has the private stream, as the store was told. `came`: where the stream began when
+    the name was taken from each of those that had it before.
     """
 
     moved: Moved
     by: str
     holder: str
+    received: str
     came: dict[str, str]
 
 
@@ -77,7 +79,8 @@ def read_record(value: bytes) -> LastWord | None:
     place = Position(record.p, record.i)
     moved = Moved(position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l)
     came = {by: at for by, at in record.c.items() if len(by) <= _INSTANCE and is_entry_id(at)}
-    return LastWord(moved, record.b or record.h, record.h, came)
+    received = record.r if is_entry_id(record.r) else "0-0"
+    return LastWord(moved, record.b or record.h, record.h, received, came)
 
 
 class Moving:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import redis
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.core.agent import AgentCore
@@ -330,7 +330,23 @@ async def _run(client: redis.Redis, history: list[tuple[Any, ...]]) -> None:
     await box.drain()
 
 
+# It slept while its name was taken twice, and what it had unread was read meanwhile, and removed.
+TWO_TAKEOVERS: list[tuple[Any, ...]] = [
+    ("host", 0),
+    ("send", "alice"),
+    ("receive", 5),
+    ("overtake", 1),
+    ("receive", 5),
+    ("hand_out", [0]),
+    ("tell",),
+    ("host", 2),
+    ("wake",),
+    ("hand_out", [0]),
+]
+
+
 @settings(max_examples=150)
+@example(TWO_TAKEOVERS)
 @given(st.lists(ours, min_size=10, max_size=60))
 def test_what_was_sent_is_never_pushed_out_before_its_agent_has_it(
     server: Store, history: list[tuple[Any, ...]]
