@@ -200,8 +200,9 @@ class Moving:
         info, first = private.info, _begins(private)
         missing, said = first, read_record(record or b"")
         if said is not None and said.by != self._instance:
-            # What was in the stream when another daemon took the name was received there, and may be read by now.
-            missing = min(first, said.came.get(self._instance, "0-0"), key=entry_key)
+            # What was in the stream when another daemon took the name was received there, and may be read by now. One
+            # that does not know of us found nothing that we had: the store was emptied.
+            missing = min(first, said.came.get(self._instance, first), key=entry_key)
         left = inbox.left_behind(missing, _begins(group))[:LEFT_MOST]
         if not left:
             return
