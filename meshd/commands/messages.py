@@ -81,15 +81,20 @@ async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: flo
         opened = out.id not in agent.core.ledger.entries
         await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within))
 
-    try:
-        return await use.outbox.send(out._replace(fields=fields), first=open_entry, wait_room=wait_room)
-    except OutcomeUnknown:
-        raise
-    except MeshError:
+    async def close_entry() -> None:
         agent = use.agents.get(out.sender)
         if agent is not None and opened:
             core = agent.core
             await agent.execute(lambda: core.close_replies([out.id]))
+
+    try:
+        return await use.outbox.send(
+            out._replace(fields=fields), first=open_entry, wait_room=wait_room, given_up=close_entry
+        )
+    except OutcomeUnknown:
+        raise
+    except MeshError:
+        await close_entry()
         raise
 
 

@@ -51,18 +51,20 @@ class Outbox:
         *,
         first: Callable[[], Awaitable[None]] | None = None,
         wait_room: float = 0.0,
+        given_up: Callable[[], Awaitable[None]] | None = None,
     ) -> Receipt:
         """Send once, however often it takes: repeats go under the same id, and the store recognises them.
 
         Sends of one sender to one target keep the order in which this was called. `first` is awaited in that
         order too, before the message leaves. Raises `Denied`, `UsageError` (something else was sent under this id),
         `StoreDown`/`StoreBusy` (nothing was written) or `OutcomeUnknown`; each within `deadline` seconds, with the
-        message's id in its data. Raises `Busy` if the target's mailbox is full, and stays so for `wait_room` seconds.
+        message's id in its data. Raises `Busy` if the target's mailbox is full, and stays so for `wait_room` seconds;
+        `given_up` is awaited if this is cancelled meanwhile: nothing was sent.
         """
         key = (out.sender, out.target)
         place = self._lanes.enter(key)
         try:
-            return self._receipt(out, await self._in_order(place, out, deadline, first, wait_room))
+            return self._receipt(out, await self._in_order(place, out, deadline, first, wait_room, given_up))
         finally:
             self._lanes.leave(key, place)
 
@@ -73,6 +75,7 @@ class Outbox:
         deadline: float,
         first: Callable[[], Awaitable[None]] | None,
         wait_room: float,
+        given_up: Callable[[], Awaitable[None]] | None,
     ) -> sending.SendResult:
         invocation = sending.send(
             self._keys,
@@ -97,7 +100,7 @@ class Outbox:
                     await first()
                 sent = await self._repeat(out.id, invocation, until, trouble)
                 return await room.wait_for_room(
-                    place, sent, patience, lambda: self._repeat(out.id, invocation, _in(deadline), None)
+                    place, sent, patience, lambda: self._repeat(out.id, invocation, _in(deadline), None), given_up
                 )
         except HeldUp as those_before:
             return those_before.sent

@@ -42,17 +42,27 @@ def _since(at: float) -> str:
 
 
 async def wait_for_room(
-    place: Place, sent: SendResult, until: Mono, again: Callable[[], Awaitable[SendResult]]
+    place: Place,
+    sent: SendResult,
+    until: Mono,
+    again: Callable[[], Awaitable[SendResult]],
+    given_up: Callable[[], Awaitable[None]] | None = None,
 ) -> SendResult:
     """Send `again` until there is room, or until that time; what became of it. It is the place's turn.
 
-    Those behind it who do not want to wait as long are told that it is held up.
+    Those behind it who do not want to wait as long are told that it is held up. `given_up` is awaited if this is
+    cancelled while it waits: nothing was sent.
     """
     backoff = Backoff(_FIRST, _LONGEST)
     try:
         while sent.verdict == "busy" and (left := until - clock.mono()) > 0:
             place.hold_up(sent)
-            await asyncio.sleep(min(backoff.next(), left))
+            try:
+                await asyncio.sleep(min(backoff.next(), left))
+            except asyncio.CancelledError:
+                if given_up is not None:
+                    await given_up()
+                raise
             sent = await again()
     finally:
         place.hold_up(None)

@@ -181,6 +181,21 @@ def test_patience(home: Home, peer: Peer) -> None:
     assert all_texts(home, "dora") == [*old, "first", "second", "third"]
 
 
+def test_who_gives_up_to_wait_has_sent_nothing(home: Home, peer: Peer) -> None:
+    """Neither is it sent when there is room later, nor is a reply to it owed."""
+    home.start()
+    old = fill(peer, "dora")
+    with home.begin("send", "dora", "given up", "--from", "alice", "-e", "--wait-room", "60") as waiting:
+        wait_until(lambda: home.json("pending", "alice")["entries"], "it waits")
+        waiting.terminate()
+    wait_until(lambda: home.json("pending", "alice")["entries"] == [], "no reply is owed")
+    home.meshctl("register", "dora")
+    wait_for_unread(home, "dora", MAXLEN)
+    home.meshctl("send", "dora", "after", "--from", "alice")
+    wait_for_unread(home, "dora", MAXLEN + 1)
+    assert all_texts(home, "dora") == [*old, "after"]
+
+
 def test_what_is_no_time_to_wait_is_refused(home: Home) -> None:
     home.start()
     for bad in ("-1", "nan", "inf", "1e9"):
