@@ -98,9 +98,11 @@ class Outbox:
             async with place.turn(wait_room):
                 if first is not None:
                     await first()
-                sent = await self._repeat(out.id, invocation, until, trouble)
                 return await room.wait_for_room(
-                    place, sent, patience, lambda: self._repeat(out.id, invocation, _in(deadline), None), given_up
+                    place,
+                    patience,
+                    lambda: self._repeat(out.id, invocation, max(until, min(patience, _in(deadline))), trouble),
+                    given_up,
                 )
         except HeldUp as those_before:
             return those_before.sent

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from meshd.core.backoff import Backoff
 from meshd.core.clock import Mono
-from meshd.errors import Busy
+from meshd.errors import Busy, MeshError, OutcomeUnknown
 from meshd.sending.order import Place
 from meshd.store.scripts.sending import SendResult, Waiting
 from meshd.system import clock
 
 # Seconds between two looks. Nothing tells that there is room, but it is made hundreds of entries at a time.
 _FIRST, _LONGEST = 0.05, 1.0
+GivenUp = Callable[[], Awaitable[None]]
 _A_DAY = 86400  # seconds; what waits longer has its date said
 
 
@@ -42,20 +44,19 @@ def _since(at: float) -> str:
 
 
 async def wait_for_room(
-    place: Place,
-    sent: SendResult,
-    until: Mono,
-    again: Callable[[], Awaitable[SendResult]],
-    given_up: Callable[[], Awaitable[None]] | None = None,
+    place: Place, until: Mono, attempt: Callable[[], Coroutine[Any, Any, SendResult]], given_up: GivenUp | None
 ) -> SendResult:
-    """Send `again` until there is room, or until that time; what became of it. It is the place's turn.
+    """Make an `attempt` to send, again and again while there is no room until that time; what became of the last one.
 
-    Those behind it who do not want to wait as long are told that it is held up. `given_up` is awaited if this is
-    cancelled while it waits: nothing was sent.
+    It is the place's turn. Those behind it who do not want to wait as long are told that it is held up. `given_up` is
+    awaited if this is cancelled and nothing was sent.
     """
     backoff = Backoff(_FIRST, _LONGEST)
     try:
-        while sent.verdict == "busy" and (left := until - clock.mono()) > 0:
+        while True:
+            sent = await _ended(attempt(), given_up)
+            if sent.verdict != "busy" or (left := until - clock.mono()) <= 0:
+                return sent
             place.hold_up(sent)
             try:
                 await asyncio.sleep(min(backoff.next(), left))
@@ -63,7 +64,22 @@ async def wait_for_room(
                 if given_up is not None:
                     await given_up()
                 raise
-            sent = await again()
     finally:
         place.hold_up(None)
-    return sent
+
+
+async def _ended(attempt: Coroutine[Any, Any, SendResult], given_up: GivenUp | None) -> SendResult:
+    """The attempt's end, which is waited for also when this is cancelled, if somebody is to hear of it."""
+    if given_up is None:
+        return await attempt
+    task = asyncio.ensure_future(attempt)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            was_sent = (await task).verdict in ("sent", "again")
+        except MeshError as error:
+            was_sent = isinstance(error, OutcomeUnknown)  # or may be
+        if not was_sent:
+            await given_up()
+        raise
