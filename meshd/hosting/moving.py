@@ -110,13 +110,12 @@ class Moving:
     async def move_in(self, agent: Agent, said: LastWord | None, granted: scripts.Granted, place: Left) -> None:
         """Go on where the name was read."""
         core = agent.core
+        came = dict(said.came) if said is not None else {}
         if said is not None:
-            came = dict(said.came)
-            if said.by != self._instance:
-                came.pop(said.by, None)
-                came[said.by] = granted.first or _GREATEST
-            came.pop(self._instance, None)
-            self._came[agent.name] = dict(list(came.items())[-_CAME:])
+            came.pop(said.by, None)
+            came[said.by] = granted.first or _GREATEST
+        came.pop(self._instance, None)
+        self._came[agent.name] = dict(list(came.items())[-_CAME:])
         if said is None and core.inbox.group is None:
             # Nobody has hosted it: from 0.1's cursor if it left one, else all that the store holds.
             index = max(0, granted.added - granted.behind)

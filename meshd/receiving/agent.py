@@ -40,7 +40,7 @@ from meshd.waking.waker import Waker
 
 log = logging.getLogger("meshd.agent")
 
-# Entries that were received and of which the store is told at once: until then nothing that waits there makes room.
+# So many entries that were received are told to the store at once: there they make room for as many.
 TELL_EVERY = 256
 
 

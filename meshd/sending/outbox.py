@@ -16,6 +16,7 @@ from meshd.sending import room
 from meshd.sending.counts import SendCounts
 from meshd.sending.order import HeldUp, Lanes, Place
 from meshd.settings import Settings
+from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts import answers, sending
 from meshd.store.scripts.script import Invocation
@@ -105,6 +106,8 @@ class Outbox:
                     given_up,
                 )
         except HeldUp as those_before:
+            if await commands.call("EXISTS", self._keys.dedupe(out.id), read=replies.number):
+                return await self._repeat(out.id, invocation, until, None)  # it was sent before, and is not sent now
             return those_before.sent
 
     def _receipt(self, out: Outgoing, sent: sending.SendResult) -> Receipt:

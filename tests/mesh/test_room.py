@@ -163,8 +163,9 @@ def test_an_absent_name_keeps_what_is_unread_and_its_senders_hear_of_it(home: Ho
 def test_patience(home: Home, peer: Peer) -> None:
     """Whoever waits for room gets it in the order of the sends; whoever does not hears at once that there is none."""
     home.start()
-    old = fill(peer, "dora")
     with home.rpc() as rpc:
+        rpc.call("send", target="dora", message="before", from_="alice", id="before")
+        old = ["before", *fill(peer, "dora", MAXLEN - 1)]
         first = rpc.send("send", target="dora", message="first", from_="alice", wait_room=60)
         second = rpc.send("send", target="dora", message="second", from_="alice", wait_room=60)
         expecting = rpc.send("send", target="dora", message="third", from_="alice", wait_room=60, expect_reply=True)
@@ -173,6 +174,8 @@ def test_patience(home: Home, peer: Peer) -> None:
         ended = [rpc.read() for _ in range(2)]
         assert [answer["id"] for answer in ended] == [at_once, short]
         assert {answer["error"]["data"]["kind"] for answer in ended} == {"busy"}
+        again = rpc.answer("send", target="dora", message="before", from_="alice", id="before")
+        assert again["result"]["again"]  # and not that it was not sent
         other = rpc.answer("send", target="erin", message="meanwhile", from_="alice")
         assert "result" in other
         home.meshctl("register", "dora")

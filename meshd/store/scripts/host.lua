@@ -31,7 +31,7 @@ redis.call('ZRANGEBYSCORE', KEY.presence, 0, 0)
 local added, behind, first = 0, 0, ''
 if redis.call('EXISTS', KEY.stream) == 1 then
   local found = facts()
-  added, behind = found['entries-added'], found['length']
+  added, behind = found['entries-added'] or 0, found['length']
   first = behind > 0 and found['first-entry'][1] or ''
 end
 if behind > 0 and ARG.cursor ~= '0-0' then

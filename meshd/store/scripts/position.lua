@@ -17,7 +17,8 @@ redis.call('SET', KEY.read, ARG.record, 'EX', CONST.READ_TTL)
 -- By pcall: there may be no stream, or something else in its place, and an access list of an older version does not
 -- allow XTRIM. Then what was read stays until it is pushed out.
 local sound, found = pcall(facts)
-if sound and found['entries-added'] >= tonumber(ARG.ordinal) and not is_before(found['last-generated-id'], ARG.received) then
+local added = sound and found['entries-added'] or -1
+if added >= tonumber(ARG.ordinal) and sound and not is_before(found['last-generated-id'], ARG.received) then
   redis.pcall('XTRIM', KEY.stream, 'MINID', ARG.begin)
 end
 return {ours and 1 or 0, 1}
