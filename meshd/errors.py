@@ -9,6 +9,7 @@
     ├─ Cancelled                  cancelled            1    whoever asked has withdrawn it
     ├─ Interrupted                interrupted          1    over HTTP: the client went, or the server ends
     ├─ Denied                     denied               1    the rate gate said no
+    ├─ Busy                       busy                 1    the mailbox is full of what was not received or read
     ├─ TimedOut                   timeout              1    nobody answered in time
     ├─ Lagged                     lagged               1    a subscriber did not keep up, and was cut
     ├─ NotFound                   not_found            5    no such agent or message
@@ -100,6 +101,11 @@ class Cancelled(MeshError):
 
 class Denied(MeshError):
     kind = "denied"
+    retryable = True
+
+
+class Busy(MeshError):
+    kind = "busy"
     retryable = True
 
 

@@ -58,6 +58,8 @@ def _tries(keys: Keys, agents: Sequence[str]) -> list[tuple[Any, ...]]:
         ("EXPIRE", pong, _TTL),
         ("XREAD", "COUNT", 1, "STREAMS", pong, "0-0"),
         ("XINFO", "STREAM", pong),
+        ("XLEN", pong),
+        ("XTRIM", pong, "MINID", "0-1"),
         ("XRANGE", pong, "-", "+"),
         ("MULTI",),
         ("EXEC",),

@@ -15,8 +15,9 @@ from meshd.commands.checks import check_seconds, check_text
 from meshd.core.message import Message, Reply
 from meshd.core.names import check_name, check_nonce, new_id
 from meshd.core.text import block
-from meshd.core.wire import ASKED_TTL, MAXLEN, PONG_TTL, Outgoing
-from meshd.errors import OutcomeUnknown, StoreError, TimedOut
+from meshd.core.wire import ASKED_TTL, PONG_TTL, Outgoing
+from meshd.errors import Busy, OutcomeUnknown, StoreError, TimedOut
+from meshd.store.scripts import pinging
 from meshd.system import clock
 
 if TYPE_CHECKING:  # the manual is made from this table where redis is not installed
@@ -52,7 +53,14 @@ async def ping(call: Call, p: PingParams, use: Asking) -> Result:
     started = time.perf_counter()
     entry = ("from", sender, "msg_type", "ping", "nonce", nonce, "ts", f"{clock.wall():.6f}")
     with contextlib.suppress(OutcomeUnknown):  # it may have arrived: the answer will tell
-        await use.commands.call("XADD", keys.inbox(target), "MAXLEN", "~", MAXLEN, "*", *entry, timeout=timeout)
+        full = await use.commands.script(pinging.ping(keys, target, entry), timeout=timeout)
+        if full is not None:
+            raise Busy(
+                f"not pinged: {target}'s mailbox is full: {full.entries} messages wait there",
+                f"meshctl who shows whether {target} is there",
+                waiting=full.entries,
+                since=full.since,
+            )
     left = timeout - (time.perf_counter() - started)
     pong = await use.waits.first(keys.pong(nonce), left, _fields)
     if pong is None:

@@ -34,6 +34,13 @@ def check_seconds(value: float, what: str) -> float:
     return value
 
 
+def check_wait_room(value: float) -> float:
+    """For so many seconds a sender waits for room in a full mailbox; 0 does not."""
+    if not 0 <= value <= LONGEST_WAIT:
+        raise UsageError(f"wait_room must be from 0 to {LONGEST_WAIT:g} seconds", "as in --wait-room 30")
+    return value
+
+
 def check_optional_id(value: str | None, what: str) -> str | None:
     return None if value is None else check_id(value, what)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from msgspec import Meta
 
 from meshd.commands.base import AGENTS, HOSTED, Call, Command, Params, Printed, Result, about
-from meshd.commands.checks import check_optional_id, check_seconds, check_text
+from meshd.commands.checks import check_optional_id, check_seconds, check_text, check_wait_room
 from meshd.core.inbox import Origin
 from meshd.core.names import EVERYONE, check_name
 from meshd.core.wire import Outgoing, Receipt
@@ -32,6 +32,9 @@ class Messaging(NamedTuple):
     configuration: Configuration
 
 
+WaitRoom = Annotated[float, Meta(description="seconds to wait for room if the mailbox is full")]
+
+
 class SendParams(Params):
     target: Annotated[str, about("the agent to send to", AGENTS)]
     message: Annotated[str, Meta(description="the text; - reads it from standard input")]
@@ -44,6 +47,7 @@ class SendParams(Params):
     re: Annotated[str | None, Meta(description="id of the message that this one answers")] = None
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
     thread: Annotated[str | None, Meta(description="id of the conversation")] = None
+    wait_room: WaitRoom = 0.0
 
 
 async def send(call: Call, p: SendParams, use: Messaging) -> Result:
@@ -53,16 +57,17 @@ async def send(call: Call, p: SendParams, use: Messaging) -> Result:
     for name in ("re", "thread"):
         if (value := check_optional_id(getattr(p, name), name)) is not None:
             fields += (name, value)
+    wait_room = check_wait_room(p.wait_room)
     message_id = check_optional_id(p.id, "id") or call.new_id()
     out = Outgoing(message_id, sender, target, text, p.private, tuple(fields))
     if p.expect_reply:
-        receipt = await _send_expecting(call, use, out, check_seconds(p.within, "within"))
+        receipt = await _send_expecting(call, use, out, check_seconds(p.within, "within"), wait_room)
     else:
-        receipt = await use.outbox.send(out)
+        receipt = await use.outbox.send(out, wait_room=wait_room)
     return Result(_receipt(use, receipt, target))
 
 
-async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: float) -> Receipt:
+async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: float, wait_room: float) -> Receipt:
     """The entry is on the disk before the message leaves; it stays unless the message certainly did not."""
     now = clock.wall()
     fields = (*out.fields, "expect_reply", "1", "deadline", f"{now + within:.3f}")
@@ -77,15 +82,20 @@ async def _send_expecting(call: Call, use: Messaging, out: Outgoing, within: flo
         ends = await agent.ends()
         await agent.execute(lambda: agent.core.open_reply(out.id, out.target, out.text, now, within, ends))
 
-    try:
-        return await use.outbox.send(out._replace(fields=fields), first=open_entry)
-    except OutcomeUnknown:
-        raise
-    except MeshError:
+    async def close_entry() -> None:
         agent = use.agents.get(out.sender)
         if agent is not None and opened:
             core = agent.core
             await agent.execute(lambda: core.close_replies([out.id]))
+
+    try:
+        return await use.outbox.send(
+            out._replace(fields=fields), first=open_entry, wait_room=wait_room, given_up=close_entry
+        )
+    except OutcomeUnknown:
+        raise
+    except MeshError:
+        await close_entry()
         raise
 
 
@@ -131,10 +141,12 @@ class ReplyParams(Params):
     text: Annotated[str, Meta(description="the answer; - reads it from standard input")]
     sender: Annotated[str | None, about("who answers (default: who received the message)", HOSTED)] = None
     id: Annotated[str | None, Meta(description="the answer's id; the same one again is not sent twice")] = None
+    wait_room: WaitRoom = 0.0
 
 
 async def reply(call: Call, p: ReplyParams, use: Messaging) -> Result:
     text = check_text(p.text, use.configuration.current.max_message, "text")
+    wait_room = check_wait_room(p.wait_room)
     answer_id = check_optional_id(p.id, "id") or call.new_id()
     nonce = use.keys.reply_nonce(p.where)
     if nonce is not None:
@@ -148,7 +160,7 @@ async def reply(call: Call, p: ReplyParams, use: Messaging) -> Result:
     if peer is None:
         return Result({"status": "replied", "id": re})
     out = Outgoing(answer_id, sender, peer, text, private=True, fields=("re", re))
-    return Result({**_receipt(use, await use.outbox.send(out), peer), "late": request})
+    return Result({**_receipt(use, await use.outbox.send(out, wait_room=wait_room), peer), "late": request})
 
 
 def _received(call: Call, p: ReplyParams, use: Messaging) -> tuple[str, Origin]:
@@ -183,13 +195,16 @@ class AckParams(Params):
         str | None, about("whose entries (default: AGENT_MESH_NAME, the configured name, or cli)", HOSTED)
     ] = None
     id: Annotated[str | None, Meta(description="the message's id; the same one again is not sent twice")] = None
+    wait_room: WaitRoom = 0.0
 
 
 async def ack(call: Call, p: AckParams, use: Messaging) -> Result:
     peer, sender = check_name(p.peer, "peer"), call.sender(p.sender)
     text = check_text(f"ACK: {check_text(p.text, 1 << 30, 'text')}", use.configuration.current.max_message, "text")
     message_id = check_optional_id(p.id, "id") or call.new_id()
-    receipt = await use.outbox.send(Outgoing(message_id, sender, peer, text, private=True))
+    receipt = await use.outbox.send(
+        Outgoing(message_id, sender, peer, text, private=True), wait_room=check_wait_room(p.wait_room)
+    )
     agent = use.agents.get(sender)
     owed = agent.core.ledger.owed_by(peer) if agent else []
     if agent is not None and owed:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from meshd.commands.base import HOSTED, Call, Command, Nothing, Params, Printed, Result, about
 from meshd.commands.tables import duration, table
-from meshd.core.ledger import MAX_PINGS
+from meshd.core.ledger import MAX_PINGS, sent_repings
 from meshd.core.text import cut, one_line
 from meshd.system import clock
 
@@ -26,7 +26,7 @@ async def pending(call: Call, p: PendingParams, use: Nothing) -> Result:
             "state": entry.state,
             "sent": entry.sent,
             "deadline": entry.deadline,
-            "repings": min(entry.pings, MAX_PINGS),
+            "repings": sent_repings(entry),
             "next": entry.due or None,
         }
         for entry in entries

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from meshd.core.clock import Wall
 from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
-from meshd.core.ledger import MAX_ENTRIES, Ends, Ledger, entry_for
+from meshd.core.ledger import MAX_ENTRIES, MAX_PINGS, Ends, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
 from meshd.core.records import (
@@ -184,6 +184,14 @@ class AgentCore:
 
     def mark_sent(self, entry_id: str, now: Wall) -> list[Effect]:
         return [Commit([Sent(id=entry_id, now=now)])] if entry_id in self.ledger.entries else []
+
+    def bounce(self, entry_id: str, why: str, now: Wall) -> list[Effect]:
+        """A re-ping could not be sent, until what follows it was due: that is said, and goes on from here."""
+        entry = self.ledger.entries.get(entry_id)
+        if entry is None or not entry.unsent:
+            return []
+        line = one_line(f"⚠ re-ping {entry.pings}/{MAX_PINGS} was {why} [{entry_id}]")
+        return [Commit([Sent(id=entry_id, now=now, bounced=True), Batch(now=now, lines=[line])])]
 
     def mark_read(self, ids: Sequence[str], lost: int = 0) -> list[Effect]:
         """The hand-over of these messages, and of so many losses, was confirmed."""

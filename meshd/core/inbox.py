@@ -218,8 +218,11 @@ class Inbox:
 
     def read_position(self) -> Position:
         """Up to where the private stream was read without a hole."""
-        oldest = self.oldest_unread()
-        if oldest is None:
+        oldest, here = self.oldest_unread(), entry_key(self.position.at)
+        if oldest is not None and entry_key(oldest.at) > here:
+            # The stream went back and is read again: what comes now may have lower ids than what is still unread.
+            oldest = min(self._private.values(), key=lambda message: entry_key(message.at))
+        if oldest is None or entry_key(oldest.at) > here:
             return self.position
         return Position(entry_before(oldest.at), max(0, oldest.index - 1))
 

@@ -65,6 +65,11 @@ def _is_older(message: Message, entry: Entry) -> bool:
     return entry_key(message.at) <= entry_key(after)
 
 
+def sent_repings(entry: Entry) -> int:
+    """How many re-pings the store has taken."""
+    return min(entry.pings - entry.unsent, MAX_PINGS) - entry.bounced
+
+
 class Ledger:
     """State of one agent's pending entries. `apply_*` changes it; `due` and `next_due` only tell."""
 
@@ -91,7 +96,8 @@ class Ledger:
     def _action(self, entry: Entry) -> Reping | Escalate:
         action_id = derived_id(entry.id, entry.pings)
         if entry.pings > MAX_PINGS:
-            text = f"[escalation] {entry.to} has not answered after {MAX_PINGS} re-pings: {entry.text}"
+            bounced = f" ({entry.bounced} could not be sent: its mailbox is full)" if entry.bounced else ""
+            text = f"[escalation] {entry.to} has not answered after {MAX_PINGS} re-pings{bounced}: {entry.text}"
             return Escalate(action_id, entry.id, entry.to, text)
         text = f"[re-ping {entry.pings}/{MAX_PINGS}] {entry.text}"
         return Reping(action_id, entry.id, entry.to, text, entry.pings)
@@ -157,8 +163,9 @@ class Ledger:
             del self.entries[sent.id]
         else:
             entry.unsent = False
+            entry.bounced += sent.bounced
             # From the sending, not from the deciding: after an outage the re-pings don't come in a burst.
-            entry.due = sent.now + PAUSES[entry.pings - 1]
+            entry.due = sent.now + (0.0 if sent.bounced else PAUSES[entry.pings - 1])
 
 
 def entry_for(message_id: str, to: str, text: str, now: Wall, within: float, ends: Ends) -> Entry:

@@ -187,9 +187,9 @@ def _decode(at: str, fields: dict[bytes, bytes], keys: Keys, limit: int) -> Deco
         if not is_nonce(nonce):
             raise _Bad(f"a ping from {name} without a nonce")
         # Its sender's clock may be wrong, or not be told: the store's says as well how old it is.
-        return Ping(name, nonce, max(ts or 0.0, _entry_time(at)), at, moved=b"moved" in fields)
+        return Ping(name, nonce, max(ts or 0.0, entry_time(at)), at, moved=b"moved" in fields)
     text = _text(fields, b"msg", name, limit)
-    message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or _entry_time(at), at=at)
+    message = Message(id=_id(fields.get(b"id")) or at, sender=name, text=text, ts=ts or entry_time(at), at=at)
     _optional(message, fields, keys)
     return message
 
@@ -240,7 +240,7 @@ def _number(value: bytes | None) -> float | None:
     return number if 0 <= number < 1e12 else None
 
 
-def _entry_time(at: str) -> float:
+def entry_time(at: str) -> float:
     """The store's own clock in an entry id, in seconds."""
     return entry_key(at)[0] / 1000 if is_entry_id(at) else 0.0
 
@@ -260,6 +260,14 @@ def entry_key(at: str) -> tuple[int, int]:
     """An entry id as something that compares as the store compares it."""
     left, _, right = at.partition("-")
     return int(left), int(right or 0)
+
+
+def entry_after(at: str) -> str:
+    """The smallest entry id above `at`; of the greatest that there can be, itself."""
+    left, right = entry_key(at)
+    if right < 2**64 - 1:
+        return f"{left}-{right + 1}"
+    return f"{left + 1}-0" if left < 2**64 - 1 else at
 
 
 def entry_before(at: str) -> str:

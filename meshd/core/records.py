@@ -41,6 +41,7 @@ class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
     unsent: bool = False  # the re-ping or the escalation was decided, its sending was not confirmed
     after: str = "0-0"
     after_group: str = "0-0"
+    bounced: int = 0  # so many re-pings could not be sent
 
 
 class _Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="t"):
@@ -103,10 +104,11 @@ class Pinged(_Record, tag="pinged"):
 
 
 class Sent(_Record, tag="sent"):
-    """What `Pinged` decided was acknowledged by the store at `now`."""
+    """What `Pinged` decided was acknowledged by the store at `now`; or it `bounced`, until what follows was due."""
 
     id: str
     now: float
+    bounced: bool = False
 
 
 class Closed(_Record, tag="closed"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MAXLEN = 2000  # entries that a stream keeps, approximately
+MAXLEN = 2000  # entries that a private stream takes; those for all keep about so many
 ANSWERS = 100  # entries that a short-lived stream keeps: pongs, replies, news of them
 GATE_WINDOW = 10  # seconds
 DEDUPE_TTL = 600
+STREAM_TTL = 30 * 86400  # seconds that a private stream which nobody holds outlives its last entry
+READ_TTL = 30 * 86400  # seconds that the word is kept of how far a name was read, and what its last holder has left
+READ_RECORD = 256 << 10  # bytes of that word: ours has up to 3,000 ids
 COUNT_TTL = 86400  # seconds after its last send that a pair's count goes on
 REPLY_TTL = 600
 ASKED_TTL = 86400  # for so long a reply that nobody waits for becomes a message

@@ -114,6 +114,8 @@ class Leases:
                     await self.write_position(agent)
                 else:
                     self._changes.read(agent)
+            elif entry_key(read.received) < entry_key(agent.core.inbox.position.at):
+                self._changes.read(agent)  # an earlier version did not tell it, and nobody finds room
             agent.lease.proven(asked)
         agent.changed.send()
         return Taken(bool(answer.previous), answered)

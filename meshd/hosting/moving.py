@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from meshd.core.message import Message, decode, encode, entry_before, is_entry_id
+from meshd.core.agent import AgentCore
+from meshd.core.message import Message, decode, encode, entry_before, entry_key, is_entry_id
 from meshd.core.names import Keys, is_id, new_id
 from meshd.core.records import UNKNOWN, Moved, Position
-from meshd.core.wire import MAXLEN
+from meshd.core.wire import READ_TTL
 from meshd.disk.legacy import Left
 from meshd.hosting import predecessor
 from meshd.hosting.entries import decoded
@@ -26,8 +27,10 @@ from meshd.store.commands import Commands
 from meshd.store.scripts import leases as scripts
 from meshd.system.clock import wall
 
-READ_TTL = 30 * 86400
 _LOST = 1_000_000  # more are not believed
+_CAME = 16  # instances that had a name before
+_INSTANCE = 64  # characters of one
+_GREATEST = f"{2**64 - 1}-{2**64 - 1}"  # among entry ids
 LEFT_PAGE = 200
 LEFT_MOST = 100_000  # messages; what a disk has beyond that stays there
 _NOTHING = Left()
@@ -37,7 +40,8 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
     """JSON of the read record: private stream up to `p` (ordinal `i`), group up to `g`, single ids above.
 
     `l`: so many losses nobody was told of. `b`: the instance whose word it is. `h`: the same, for as long as it holds
-    the name.
+    the name; up to `r` its disk has the private stream, which is for whoever sends (store/scripts/parts/room.lua).
+    `c`: where the stream began when the name was taken from an instance, of those that had it last.
     """
 
     p: str = "0-0"
@@ -47,14 +51,22 @@ class _ReadRecord(msgspec.Struct, omit_defaults=True):
     l: int = 0  # noqa: E741  # one letter each, as the record is written with every read
     b: str = ""
     h: str = ""
+    r: str = "0-0"
+    c: dict[str, str] = {}
 
 
 class LastWord(NamedTuple):
-    """How far a name was read, and by which instance. `holder`: the same, unless it has given the name up."""
+    """How far a name was read, and by which instance. `holder`: the same, unless it has given the name up.
+
+    `received`: up to where its disk has the private stream, as the store was told. `came`: where the stream began when
+    the name was taken from each of those that had it before.
+    """
 
     moved: Moved
     by: str
     holder: str
+    received: str
+    came: dict[str, str]
 
 
 def read_record(value: bytes) -> LastWord | None:
@@ -67,7 +79,9 @@ def read_record(value: bytes) -> LastWord | None:
     read_ids = [message_id for message_id in record.x if is_id(message_id)]
     place = Position(record.p, record.i)
     moved = Moved(position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l)
-    return LastWord(moved, record.b or record.h, record.h)
+    came = {by: at for by, at in record.c.items() if len(by) <= _INSTANCE and is_entry_id(at)}
+    received = record.r if is_entry_id(record.r) else "0-0"
+    return LastWord(moved, record.b or record.h, record.h, received, came)
 
 
 class Moving:
@@ -77,6 +91,7 @@ class Moving:
         self._keys = keys
         self._commands = commands
         self._instance = instance
+        self._came: dict[str, dict[str, str]] = {}  # by name: `LastWord.came` of our own word
 
     # --- coming ---
 
@@ -96,6 +111,12 @@ class Moving:
     async def move_in(self, agent: Agent, said: LastWord | None, granted: scripts.Granted, place: Left) -> None:
         """Go on where the name was read."""
         core = agent.core
+        came = dict(said.came) if said is not None else {}
+        if said is not None:
+            came.pop(said.by, None)
+            came[said.by] = granted.first or _GREATEST
+        came.pop(self._instance, None)
+        self._came[agent.name] = dict(list(came.items())[-_CAME:])
         if core.inbox.group is None:
             # It was never hosted here: from where it was read elsewhere, or by 0.1; else all that the store holds.
             entries = await predecessor.placed(place.entries, self._keys, self._commands)
@@ -103,7 +124,7 @@ class Moving:
             told = predecessor.told(agent.name, place, wall())
             await agent.execute(functools.partial(core.move, begin, told))
             await agent.legacy_taken()
-        elif said is not None and said.by != self._instance:
+        elif said is not None and (said.by != self._instance or _is_older(core, said, granted)):
             # Not our own last word: the journal knows more, and may have gone back with a store that did.
             await agent.execute(functools.partial(core.move, said.moved))
 
@@ -137,8 +158,8 @@ class Moving:
     # --- going ---
 
     async def write_position(self, agent: Agent, *, given_up: bool) -> scripts.Noted:
-        """Tell how far it was read. Not over the word of another daemon that has held the name since."""
-        record = agent.core.read_record()
+        """Tell how far it was read and received. Not over the word of another daemon that has held the name since."""
+        record, received = agent.core.read_record(), agent.core.inbox.position
         value = msgspec.json.encode(
             _ReadRecord(
                 p=record.position.at,
@@ -148,10 +169,19 @@ class Moving:
                 l=record.lost,
                 b=self._instance,
                 h="" if given_up else self._instance,
+                r=received.at,
+                c=self._came.get(agent.name, {}),
             )
         )
         return await self._commands.script(
-            scripts.position(self._keys, agent.name, instance=self._instance, record=value, ttl=READ_TTL)
+            scripts.position(
+                self._keys,
+                agent.name,
+                instance=self._instance,
+                record=value,
+                read_to=record.position.at,
+                received=received,
+            )
         )
 
     async def give_left(self, agent: Agent, *, tell: bool) -> None:
@@ -159,12 +189,18 @@ class Moving:
         inbox, keys = agent.core.inbox, self._keys
         if not inbox.unread:
             return
-        private, group = await asyncio.gather(
+        private, group, record = await asyncio.gather(
             self._commands.script(scripts.counts(keys.inbox(agent.name))),
             self._commands.script(scripts.counts(keys.group)),
+            self._commands.call("GET", keys.read(agent.name), read=replies.value),
         )
         info, first = private.info, _begins(private)
-        left = inbox.left_behind(first, _begins(group))[:LEFT_MOST]
+        missing, said = first, read_record(record or b"")
+        if said is not None and said.by != self._instance:
+            # What was in the stream when another daemon took the name was received there, and may be read by now. One
+            # that does not know of us found nothing that we had: the store was emptied.
+            missing = min(first, said.came.get(self._instance, first), key=entry_key)
+        left = inbox.left_behind(missing, _begins(group))[:LEFT_MOST]
         if not left:
             return
         known = inbox.position.index != UNKNOWN
@@ -186,9 +222,15 @@ class Moving:
         await self._commands.call("EXPIRE", key, READ_TTL)
         if tell:
             notice = ("from", agent.name, "msg_type", "ping", "nonce", new_id(), "ts", f"{wall():.3f}", "moved", "left")
-            await self._commands.call("XADD", keys.inbox(agent.name), "MAXLEN", "~", MAXLEN, "*", *notice)
+            await self._commands.call("XADD", keys.inbox(agent.name), "*", *notice)
+
+
+def _is_older(core: AgentCore, said: LastWord, granted: scripts.Granted) -> bool:
+    """Whether the journal was put back, to before our own last word: what was read since is in the store no more."""
+    position, known = said.moved.position, core.inbox.position.index != UNKNOWN
+    return known and core.inbox.is_behind(position) and 0 <= position.index <= granted.added
 
 
 def _begins(found: scripts.Beginning) -> str:
     """The id of the first entry that the stream has; of one that has none, the greatest that there can be."""
-    return found.first or f"{2**64 - 1}-{2**64 - 1}"
+    return found.first or _GREATEST

@@ -47,6 +47,7 @@ _LISTED = ListToolsResult(tools=[_listed(tool) for tool in TOOLS.values()])
 # What a model can do about an error, where the daemon's own hint is a command line.
 _HINTS = {
     "denied": "Wait ten seconds, and send less.",
+    "busy": "Nothing was sent. Try again in a while; tell your user if it lasts: nobody reads that mail.",
     "store_down": "Nothing was sent. Try again in a while; tell your user if it lasts: meshctl doctor.",
     "store_busy": "Nothing was sent. Try again in a while; tell your user if it lasts: meshctl doctor.",
     "outcome_unknown": "It may have been sent. Ask the peer before you send it again.",

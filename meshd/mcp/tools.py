@@ -50,6 +50,9 @@ def _object(**kinds: Any) -> Data:
     return {"type": "object", "properties": properties, "required": list(kinds)}
 
 
+# Seconds: a mailbox that is full for a moment is nothing that a model should hear of.
+_PATIENT: Data = {"wait_room": 5.0}
+
 _SENT = _object(ok="boolean", id="string", held="boolean")
 
 TOOLS: dict[str, Tool] = {
@@ -61,6 +64,7 @@ TOOLS: dict[str, Tool] = {
             help="Send a message to an agent.",
             method="send",
             renamed={"to": "target", "from_agent": "from", "within_s": "within"},
+            always=_PATIENT,
             result=results.sent,
             output=_SENT,
             text=results.sent_text,
@@ -86,6 +90,7 @@ TOOLS: dict[str, Tool] = {
             help="Answer a message or a request.",
             method="reply",
             renamed={"to": "where", "from_agent": "from"},
+            always=_PATIENT,
             result=lambda data: {"ok": True, "id": data["id"]},
             output=_object(ok="boolean", id="string"),
             text=lambda result: f"replied {result['id']}",
@@ -181,6 +186,7 @@ TOOLS: dict[str, Tool] = {
             help="Settle what a peer owed you, and tell it.",
             method="ack",
             renamed={"from_agent": "from"},
+            always=_PATIENT,
             result=lambda data: {"ok": True, "id": data["id"], "settled": data["settled"]},
             output=_object(ok="boolean", id="string", settled="array"),
             text=lambda result: f"settled {len(result['settled'])}",

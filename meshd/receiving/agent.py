@@ -43,6 +43,8 @@ from meshd.waking.waker import Waker
 log = logging.getLogger("meshd.agent")
 
 _LOOK = 1.0  # seconds of a send that are given to the question what was there before it
+# So many entries that were received are told to the store at once: there they make room for as many.
+TELL_EVERY = 256
 
 
 class LeaseKeeper(Protocol):
@@ -111,6 +113,7 @@ class Agent:
         self.execute = self._executor.execute
         self.insist = self._executor.insist
         self._told_read: Moved | None = None
+        self._told_received = 0  # index of the position that the store was told last, or is about to be
         self._background = Background(log, {"agent": name})
         self._reading: asyncio.Task[None] | None = None
 
@@ -280,8 +283,9 @@ class Agent:
                 self._shared.events.publish(f"agent.{record.__struct_config__.tag}", agent=self.name)
         if unread_changed:
             changes.shown(self)
-        if (read := self.core.read_record()) != self._told_read:
-            self._told_read = read
+        read, received = self.core.read_record(), inbox.position.index
+        if read != self._told_read or not 0 <= received - self._told_received < TELL_EVERY:
+            self._told_read, self._told_received = read, received
             changes.read(self)
 
     def _received(self, batch: Batch) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from meshd.core.backoff import Backoff
-from meshd.core.ledger import Escalate, Reping
+from meshd.core.ledger import PAUSES, Escalate, Reping
 from meshd.core.wire import Outgoing
-from meshd.errors import StoreError, UsageError
+from meshd.errors import Busy, StoreError, UsageError
 from meshd.observing.background import Background
 from meshd.system import clock
 
@@ -35,6 +35,8 @@ class Reminders:
         self._due: dict[tuple[str, float], float] = {}  # entry and its wall time -> the same in monotonic seconds
         self._ticking = False
         self._resending = False
+        # When the target's mailbox was found full, in monotonic seconds, by the id of what was to be sent.
+        self._full_since: dict[str, float] = {}
         self._background = Background(log, {"agent": agent.name})
 
     @property
@@ -86,11 +88,13 @@ class Reminders:
         try:
             while actions := self._agent.core.ledger.unsent():
                 sent = [await self._send(action) for action in actions]
+                kept = {action.id for action in actions}
+                self._full_since = {key: since for key, since in self._full_since.items() if key in kept}
                 if all(sent):
                     backoff.reset()
                 else:
                     await self._shared.commands.back_up(backoff)
-                    await asyncio.sleep(backoff.next())
+                    await asyncio.sleep(min(backoff.next(), self._until_given_up(actions)))
         finally:
             self._resending = False
 
@@ -108,12 +112,35 @@ class Reminders:
             await self._shared.outbox.send(out)
         except UsageError:
             pass  # sent under this id by an earlier run, to the watchdog of that time
+        except Busy as error:
+            return await self._wait_for_room(action, error)
         except StoreError as error:
             about = {"agent": agent.name, "message_id": action.about}
             log.debug("%s: a re-ping waits for the store: %s", agent.name, error.message, extra=about)
             return False
         await agent.insist(lambda: agent.core.mark_sent(action.about, clock.wall()))
         return True
+
+    async def _wait_for_room(self, action: Reping | Escalate, error: Busy) -> bool:
+        """The mailbox is full. A re-ping is tried until the next step would be due; an escalation has no next one."""
+        agent = self._agent
+        if action.id not in self._full_since:
+            self._full_since[action.id] = clock.mono()
+            about = {"agent": agent.name, "message_id": action.about}
+            log.warning("%s: a re-ping waits: %s", agent.name, error.message, extra=about)
+        if self._until_given_up([action]) > 0:
+            return False
+        await agent.insist(lambda: agent.core.bounce(action.about, error.message, clock.wall()))
+        return True
+
+    def _until_given_up(self, actions: Sequence[Reping | Escalate]) -> float:
+        """Seconds until the first of these that waits for room is given up; without end if there is none."""
+        ends = [
+            self._full_since[action.id] + PAUSES[action.k - 1]
+            for action in actions
+            if isinstance(action, Reping) and action.id in self._full_since
+        ]
+        return max(0.0, min(ends) - clock.mono()) if ends else float("inf")
 
     async def end(self) -> None:
         if self._timer is not None:

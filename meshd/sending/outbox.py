@@ -1,4 +1,4 @@
-"""Sends. Each ends as sent, denied, unknown or refused, and says so truthfully."""
+"""Sends. Each ends as sent, denied, busy, unknown or refused, and says so truthfully."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from meshd.core.backoff import Backoff
+from meshd.core.clock import Mono
 from meshd.core.names import Keys, check_name
 from meshd.core.wire import GATE_WINDOW, Outgoing, Receipt
 from meshd.errors import Denied, OutcomeUnknown, StoreBusy, StoreDown, StoreError, UsageError
+from meshd.sending import room
 from meshd.sending.acknowledged import Acknowledged, Acknowledgements
-from meshd.sending.order import Lanes, Place
+from meshd.sending.order import HeldUp, Lanes, Place
 from meshd.settings import Settings
+from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts import answers, sending
 from meshd.store.scripts.script import Invocation
@@ -44,20 +47,27 @@ class Outbox:
         return self._settings()
 
     async def send(
-        self, out: Outgoing, deadline: float = DEADLINE, *, first: Callable[[], Awaitable[None]] | None = None
+        self,
+        out: Outgoing,
+        deadline: float = DEADLINE,
+        *,
+        first: Callable[[], Awaitable[None]] | None = None,
+        wait_room: float = 0.0,
+        given_up: Callable[[], Awaitable[None]] | None = None,
     ) -> Receipt:
         """Send once, however often it takes: repeats go under the same id, and the store recognises them.
 
         Sends of one sender to one target keep the order in which this was called. `first` is awaited in that
         order too, before the message leaves. Raises `Denied`, `UsageError` (something else was sent under this id),
         `StoreDown`/`StoreBusy` (nothing was written) or `OutcomeUnknown`; each within `deadline` seconds, with the
-        message's id in its data.
+        message's id in its data. Raises `Busy` if the target's mailbox is full, and stays so for `wait_room` seconds;
+        `given_up` is awaited if this is cancelled meanwhile: nothing was sent.
         """
         key = (out.sender, out.target)
         digest, ts = _digest(out), clock.wall()
         place = self._lanes.enter(key)
         try:
-            sent = await self._in_order(place, out, digest, ts, deadline, first)
+            sent = await self._in_order(place, out, digest, ts, deadline, first, wait_room, given_up)
         finally:
             self._lanes.leave(key, place)
         if sent.n:
@@ -72,6 +82,8 @@ class Outbox:
         ts: float,
         deadline: float,
         first: Callable[[], Awaitable[None]] | None,
+        wait_room: float,
+        given_up: Callable[[], Awaitable[None]] | None,
     ) -> sending.SendResult:
         invocation = sending.send(
             self._keys,
@@ -82,17 +94,28 @@ class Outbox:
             digest=digest,
             ts=ts,
         )
-        commands, until = self._commands, clock.mono() + deadline
+        commands, until, patience = self._commands, _in(deadline), _in(wait_room)
         trouble: StoreError | None = None
-        if first is None and place.is_open and commands.up.is_set():
+        # One that may wait for room takes its turn at once: what goes out behind it must not find room before it.
+        if first is None and not wait_room and place.is_open and commands.up.is_set():
             try:  # the usual case, without the price of a timer: the connection has its own
                 return await commands.script(invocation)
             except (OutcomeUnknown, StoreDown, StoreBusy) as error:
                 trouble = error
-        async with place.turn():
-            if first is not None:
-                await first()
-            return await self._repeat(out.id, invocation, until, trouble)
+        try:
+            async with place.turn(wait_room):
+                if first is not None:
+                    await first()
+                return await room.wait_for_room(
+                    place,
+                    patience,
+                    lambda: self._repeat(out.id, invocation, max(until, min(patience, _in(deadline))), trouble),
+                    given_up,
+                )
+        except HeldUp as those_before:
+            if await commands.call("EXISTS", self._keys.dedupe(out.id), read=replies.number):
+                return await self._repeat(out.id, invocation, until, None)  # it was sent before, and is not sent now
+            return those_before.sent
 
     def _receipt(self, out: Outgoing, sent: sending.SendResult) -> Receipt:
         """What the store said, for the sender. Raises `Denied`, `UsageError`."""
@@ -102,6 +125,8 @@ class Outbox:
                 "give each message an id of its own, or leave out --id",
                 id=out.id,
             )
+        if sent.waiting is not None:
+            raise room.busy(out.target, sent.waiting, sent.held, out.id)
         if sent.verdict == "denied":
             raise Denied(
                 f"denied: {sent.rate} messages from {out.sender} to {out.target} within {GATE_WINDOW} s, "
@@ -177,5 +202,5 @@ def _digest(out: Outgoing) -> str:
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
-def _in(seconds: float) -> float:
-    return clock.mono() + seconds
+def _in(seconds: float) -> Mono:
+    return Mono(clock.mono() + seconds)

@@ -87,4 +87,5 @@ class Replay:
             gate=sending.Gate(0, enforce=False),
             digest=message.digest,
             ts=message.ts,
+            again=True,
         )

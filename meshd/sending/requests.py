@@ -26,6 +26,7 @@ from meshd.system import clock
 log = logging.getLogger("meshd.requests")
 
 _SEND = 5.0
+_LATE = 60.0  # seconds for which a reply that comes as a message waits for room in the asker's mailbox
 CUT_OFF = 5.0  # seconds in which who was cut off asks again, as a session does whose gateway was killed
 
 
@@ -44,14 +45,14 @@ class Requests:
     async def ask(self, out: Outgoing, timeout: float) -> Reply | None:
         """Send a request whose id is its nonce; its reply, or None if none came in time.
 
-        Raises as `Outbox.send` does, but not `OutcomeUnknown`: the reply will tell. With a reply the caller owes
-        `reached`, or `give_up`.
+        Raises as `Outbox.send` does, but not `OutcomeUnknown`: the reply will tell. `Busy` only when the time is up.
+        With a reply the caller owes `reached`, or `give_up`.
         """
         started = clock.mono()
         self._asked[out.id] = self._asked.get(out.id, 0) + 1
         try:
             with contextlib.suppress(OutcomeUnknown):
-                receipt = await self._outbox.send(out, min(timeout, _SEND))
+                receipt = await self._outbox.send(out, min(timeout, _SEND), wait_room=timeout)
                 if receipt.again:
                     await self._outbox.pick_up(out)
             left = timeout - (clock.mono() - started)
@@ -82,9 +83,11 @@ class Requests:
         if reply is not None and not reply.id:  # of a 0.1 program, which does not find out by itself
             message_id = derived_id(out.id, 0)
             late = Outgoing(message_id, reply.sender, out.sender, reply.text, private=True, fields=("re", out.id))
-            with contextlib.suppress(MeshError):
-                await self._outbox.send(late)
+            try:
+                await self._outbox.send(late, wait_room=_LATE)
                 await self._outbox.take(out, "")
+            except MeshError as error:  # it stays where it is for ten minutes
+                log.warning("a late reply of %s to %s: %s", late.sender, late.target, error.message)
 
     async def _hang_up(self, out: Outgoing) -> Reply | None:
         """Wait no longer, unless there is a reply."""

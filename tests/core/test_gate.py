@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.core.names import Keys
+from meshd.core.records import Position
 from meshd.core.wire import GATE_WINDOW, Outgoing
 from meshd.store.scripts import answers, leases, sending
 from meshd.store.scripts.script import Invocation
@@ -34,7 +35,7 @@ def assert_all_expires(client: redis.Redis, keys: Keys) -> None:
     """Every key of the prefix has a time to live, but those that the contract names."""
     for key in client.scan_iter(f"{keys.prefix}:*", 1000):
         short = key.decode().removeprefix(f"{keys.prefix}:")
-        if short not in KEPT and not short.startswith("to_"):
+        if short not in KEPT:
             assert client.pttl(key) > 0, key
 
 
@@ -55,7 +56,7 @@ class Sends:
 
     def send(self, message_id: str, sender: str, target: str, private: bool, gated: bool) -> None:
         """Send, and compare all that the script says with the model."""
-        verdict, entry, n, held, rate, left = self._call(message_id, sender, target, private, gated)
+        verdict, entry, n, held, rate, left, _ = self._call(message_id, sender, target, private, gated)
         assert not held
         pair = (sender, target)
         if message_id in self.entry:
@@ -247,6 +248,10 @@ def renew(keys: Keys, daemon: str, entry: bytes, *, ttl: int = LEASE_TTL, now: f
     return leases.renew(keys, "bob", instance=daemon, ttl=ttl, entry=entry, now=now)
 
 
+def position(keys: Keys, daemon: str, record: bytes) -> Invocation[leases.Noted]:
+    return leases.position(keys, "bob", instance=daemon, record=record, read_to="0-0", received=Position())
+
+
 daemons = st.sampled_from(["one", "two", "three"])
 lease_steps = st.one_of(
     st.tuples(st.just("host"), daemons, st.booleans(), st.booleans()),
@@ -283,18 +288,20 @@ def test_a_name_has_one_holder(server: Store, history: list[tuple[Any, ...]]) ->
             if what == "host":
                 _, takeover, hidden = rest
                 entry = b"" if hidden else f"entry of {daemon}".encode()
+                there: Any = client.xrange(keys.inbox("bob"), count=1)
+                first = there[0][0].decode() if there else ""
                 reply = run(client, host(keys, daemon, entry, takeover=takeover))
                 if free or takeover:
                     before = holder if holder is not None else writer
                     previous = "" if before == daemon else before
-                    assert reply == leases.Granted(place, group_last.decode(), previous, told, told, False)
+                    assert reply == leases.Granted(place, group_last.decode(), previous, told, told, False, first)
                     told += previous != ""
                     holder, registered = daemon, entry or registered
                 else:
                     assert reply == leases.Withheld(holder or "", registered)
             elif what == "position":
                 value = json.dumps({"p": f"{number}-0", "h": daemon}).encode()
-                said = run(client, leases.position(keys, "bob", instance=daemon, record=value, ttl=60))
+                said = run(client, position(keys, daemon, value))
                 assert said == leases.Noted(holder == daemon, daemon in (holder, writer))
                 if daemon in (holder, writer):
                     place, writer = value, daemon

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from meshd.core.agent import AgentCore
 from meshd.core.clock import Wall
-from meshd.core.ledger import MAX_PINGS, Ends, Escalate, Reping, derived_id, entry_for
+from meshd.core.ledger import MAX_PINGS, Ends, Escalate, Reping, derived_id, entry_for, sent_repings
 from meshd.core.message import PREVIEW, decode
 from meshd.core.records import Entry, Moved, Pinged, Position, Sent
 from tests.core.model import KEYS, LIMIT, Fields, Machine, fields, fold, state
@@ -33,6 +33,7 @@ class Expected:
         self.state = "open"  # open, responded, closed
         self.step = 0
         self.in_flight = False
+        self.bounced: list[int] = []  # steps for which there was no room
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -132,11 +133,14 @@ class LedgerMachine(RuleBasedStateMachine):
             expected.due, expected.in_flight = None, True
             assert self.core.ledger.entries[entry_id].pings == expected.step
 
-    @rule(fate=st.sampled_from(["sent", "sent, then died", "store down", "answer lost"]), crash=crashes)
+    @rule(fate=st.sampled_from(["sent", "sent, then died", "store down", "answer lost", "full"]), crash=crashes)
     def send_what_was_decided(self, fate: str, crash: int | None) -> None:
         for action in self.core.ledger.unsent():
             if fate == "store down":
                 return
+            if fate == "full":
+                self.bounce(action, crash)
+                continue
             self.put_in_store(action)
             if fate == "answer lost":
                 continue
@@ -147,6 +151,20 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.note_sent(action)
                 return
             self.note_sent(action)
+
+    def bounce(self, action: Reping | Escalate, crash: int | None) -> None:
+        """There was no room for a re-ping until what follows was due, which is now. An escalation goes on trying."""
+        if isinstance(action, Escalate) or action.id in self.stored:  # what the store has is known there by its id
+            return
+        said = len(self.alice.lines)
+        came_through = self.alice.execute(partial(self.core.bounce, action.about, "not sent: full", self.now), crash)
+        entry, expected = self.core.ledger.entries[action.about], self.entries[action.about]
+        if not entry.unsent:
+            expected.bounced.append(action.k)
+            expected.in_flight, expected.due = False, self.now
+        if came_through:
+            line = f"⚠ re-ping {action.k}/4 was not sent: full [{action.about}]"
+            assert (entry.unsent, self.alice.lines[said:]) == (False, [line])
 
     def put_in_store(self, action: Reping | Escalate) -> None:
         """As the store does it: a repeated id is the same message."""
@@ -195,6 +213,11 @@ class LedgerMachine(RuleBasedStateMachine):
         """At most four re-pings and one escalation of an entry, each under an id of its own."""
         for entry_id in self.entries:
             steps = sorted(step for about, step in self.stored.values() if about == entry_id)
+            entry = self.core.ledger.entries.get(entry_id)
+            if entry is not None and entry.state == "open":  # else one that was on its way is given up
+                assert entry.bounced == len(self.entries[entry_id].bounced)
+                assert sent_repings(entry) <= len(steps) <= sent_repings(entry) + entry.unsent
+            steps = sorted([*steps, *self.entries[entry_id].bounced])
             assert steps == list(range(1, len(steps) + 1))
             assert len(steps) <= MAX_PINGS + 1
 

@@ -53,7 +53,7 @@ def record(peer: Peer, name: str) -> dict[str, Any]:
 
 def read_to(peer: Peer, name: str) -> bool:
     """Whether the store knows that the name's newest entry was read."""
-    newest: bytes = peer.store.xrevrange(peer.key(f"to_{name}"), count=1)[0][0]
+    newest: bytes = peer.store.xinfo_stream(peer.key(f"to_{name}"))["last-generated-id"]
     return bool(record(peer, name).get("p") == newest.decode())
 
 

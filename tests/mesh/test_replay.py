@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,9 @@ def test_a_store_that_answers_before_it_writes_is_killed(
             for number in range(5):
                 with home.rpc() as rpc:
                     met, since = disk.begun(), state(home)["since"]
+                    others = itertools.count()
                     while disk.begun() == met:
-                        send(rpc, "others", ["x"])
+                        send(rpc, f"other{number}-{next(others) // 1000}", ["x"])
                     for k in range(10):
                         for name, ids in sent.items():
                             ids += send(rpc, name, [f"{number}.{k}"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from meshd.core import ledger
 from meshd.core.clock import Wall
+from meshd.core.ledger import Ledger, sent_repings
+from meshd.core.wire import MAXLEN
 from meshd.receiving.agent import Agent
 from meshd.system import clock
 from tests.helper import eventually
@@ -85,6 +88,63 @@ async def test_a_clock_that_jumps_ahead_asks_once(daemon: Daemon, wall: SetClock
     assert min(agent.reminders._due.values()) <= clock.mono() + ledger.PAUSES[0]
     await daemon.inbox("bob")
     assert asked_again(daemon) == 1
+
+
+def fill(daemon: Daemon) -> None:
+    """The mailbox of carol, whom nobody hosts."""
+    with daemon.store.pipeline(transaction=False) as pipe:
+        for k in range(MAXLEN):
+            pipe.xadd(f"{daemon.prefix}:to_carol", {"from": "old", "msg": "x", "ts": "1", "id": f"o{k}"})
+        pipe.execute()
+
+
+def make_room(daemon: Daemon) -> None:
+    daemon.store.xtrim(f"{daemon.prefix}:to_carol", maxlen=MAXLEN - 10, approximate=False)
+
+
+def repings(daemon: Daemon) -> list[str]:
+    found = daemon.store.xrange(f"{daemon.prefix}:to_carol")
+    return [fields[b"msg"].decode() for _, fields in found if fields[b"from"] == b"bob"]
+
+
+async def test_a_re_ping_waits_for_room(daemon: Daemon) -> None:
+    """It is tried until there is, is not counted before it was sent, and comes once."""
+    fill(daemon)
+    agent = await owed(daemon, 0.1)
+    entry = agent.core.ledger.entries["question"]
+    await eventually(lambda: agent.reminders._full_since, "there is no room for it")
+    assert (sent_repings(entry), entry.unsent) == (0, True)
+    make_room(daemon)
+    await eventually(lambda: not entry.unsent, "it is sent")
+    assert repings(daemon) == ["[re-ping 1/4] when?"]
+    assert sent_repings(entry) == 1
+
+
+async def test_a_re_ping_that_finds_no_room_is_said_and_the_next_one_comes_in_its_time(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it vanishes in silence; the escalation comes, and says how many were not sent."""
+    monkeypatch.setattr(ledger, "PAUSES", (0.2, 0.2, 1000.0, 0.1))
+    monkeypatch.setattr("meshd.receiving.reminders.PAUSES", (0.2, 0.2, 1000.0, 0.1))
+    fill(daemon)
+    agent = await owed(daemon, 0.1)
+    entry = agent.core.ledger.entries["question"]
+    await eventually(lambda: entry.pings == 3, "two could not be sent")
+    assert (sent_repings(entry), entry.bounced) == (0, 2)
+
+    def said() -> list[str]:
+        return [line for line in daemon.lines("bob") if "was not sent: carol's mailbox is full: 2000 messages" in line]
+
+    await eventually(lambda: len(said()) == 2, "both are said")
+    assert [line.split()[:3] for line in said()] == [["⚠", "re-ping", "1/4"], ["⚠", "re-ping", "2/4"]]
+    assert all(line.endswith("[question]") for line in said())
+    make_room(daemon)
+    await eventually(lambda: not entry.unsent, "the third is sent")
+    assert repings(daemon) == ["[re-ping 3/4] when?"]
+    assert sent_repings(entry) == 1
+    assert Ledger()._action(msgspec.structs.replace(entry, pings=5)).text == (
+        "[escalation] carol has not answered after 4 re-pings (2 could not be sent: its mailbox is full): when?"
+    )
 
 
 async def test_a_machine_that_slept_is_late_by_a_look_at_most(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -113,8 +114,9 @@ def test_a_store_that_is_killed_while_its_disk_is_slow_has_what_it_acknowledged(
             pid = state(home)["pid"]
             met = disk.begun()
             # Into the middle of a sync: then `everysec` has put the log's writing off.
+            others = itertools.count()
             while disk.begun() == met:
-                rpc.call("send", target="others", message="x", from_="alice")
+                rpc.call("send", target=f"other{number}-{next(others) // 1000}", message="x", from_="alice")
             sent += [rpc.call("send", target="later", message=str(number), from_="alice")["id"] for _ in range(20)]
             os.kill(pid, signal.SIGKILL)
             wait_until(functools.partial(_runs_again, home, pid), "it runs again")

@@ -11,6 +11,7 @@ from typing import Any
 from meshd.store.scripts.answers import ANSWER, HANG_UP, TAKE, WITHDRAW
 from meshd.store.scripts.latest import LATEST
 from meshd.store.scripts.leases import COUNTS, HOST, POSITION, RENEW
+from meshd.store.scripts.pinging import PING
 from meshd.store.scripts.places import PLACES
 from meshd.store.scripts.script import Script
 from meshd.store.scripts.sending import SEND
@@ -29,4 +30,5 @@ ALL: tuple[Script[Any], ...] = (
     WITHDRAW,
     HANG_UP,
     WHO,
+    PING,
 )

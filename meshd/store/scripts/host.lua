@@ -2,8 +2,8 @@
 --
 -- Its parameters: leases.py.
 -- Returns {1, read record or '', last id of the group, previous holder or '', entries ever added to the name's stream,
--- how many of those that it has stand behind ARG.cursor, 1 if the last holder has left mail}, or {0, holder, its
--- registry or ''}.
+-- how many of those that it has stand behind ARG.cursor, 1 if the last holder has left mail, id of the stream's first
+-- entry or ''}, or {0, holder, its registry or ''}.
 --
 -- Lua does not roll back: everything is read before anything is written, so that a key of a wrong type takes no name.
 local holder = redis.call('GET', KEY.lease)
@@ -28,16 +28,11 @@ if #tail > 0 then
   last = tail[1][1]
 end
 redis.call('ZRANGEBYSCORE', KEY.presence, 0, 0)
-local added, behind = 0, 0
+local added, behind, first = 0, 0, ''
 if redis.call('EXISTS', KEY.stream) == 1 then
-  local info = redis.call('XINFO', 'STREAM', KEY.stream)
-  for i = 1, #info, 2 do
-    if info[i] == 'entries-added' then
-      added = info[i + 1]
-    elseif info[i] == 'length' then
-      behind = info[i + 1]
-    end
-  end
+  local found = facts()
+  added, behind = found['entries-added'] or 0, found['length']
+  first = behind > 0 and found['first-entry'][1] or ''
 end
 if behind > 0 and ARG.cursor ~= '0-0' then
   -- A few at a time, because a script has them all in memory.
@@ -57,8 +52,10 @@ if ARG.entry ~= '' then
   redis.call('ZADD', KEY.presence, ARG.now + ARG.ttl, ARG.name)
 end
 if previous ~= '' then
-  -- A ping, so that 0.1 programs know it; its answer tells us that the holder has let go.
-  redis.call('XADD', KEY.stream, 'MAXLEN', '~', CONST.MAXLEN, '*', 'from', ARG.name, 'msg_type', 'ping', 'nonce',
-    ARG.nonce, 'ts', ARG.now, 'moved', ARG.instance)
+  -- A ping, so that 0.1 programs know it; its answer tells us that the holder has let go. It pushes nothing out,
+  -- however full the mailbox is.
+  redis.call('XADD', KEY.stream, '*', 'from', ARG.name, 'msg_type', 'ping', 'nonce', ARG.nonce, 'ts', ARG.now,
+    'moved', ARG.instance)
 end
-return {1, read, last, previous, added, behind, left}
+redis.pcall('EXPIRE', KEY.stream, CONST.STREAM_TTL)
+return {1, read, last, previous, added, behind, left, first}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from meshd.core.inbox import StreamInfo
+from meshd.core.message import entry_after
 from meshd.core.names import Keys
-from meshd.core.wire import MAXLEN
+from meshd.core.records import Position
+from meshd.core.wire import READ_TTL, STREAM_TTL
 from meshd.store import replies
 from meshd.store.scripts.script import Invocation, Script
 
@@ -15,7 +17,7 @@ class Granted(NamedTuple):
     """The name is this daemon's. `read` is the read record, `group_last` the group's last entry; both as they stand
     in the store, `read` empty if there is none. `previous`: the instance that it was taken from, or empty. `added`:
     entries that the name's stream ever had, of which it still has `behind` that stand behind the cursor. `left`:
-    whether the last holder has left mail.
+    whether the last holder has left mail. `first`: id of the stream's first entry, empty if it has none.
     """
 
     read: bytes
@@ -24,6 +26,7 @@ class Granted(NamedTuple):
     added: int
     behind: int
     left: bool
+    first: str = ""
 
 
 class Withheld(NamedTuple):
@@ -55,9 +58,9 @@ class _HostArgs(NamedTuple):
 
 
 def _read_host(reply: object) -> Granted | Withheld:
-    if isinstance(reply, list) and len(reply) == 7 and reply[0] == 1:
-        read, last, previous, added, behind, left = replies.row(reply[1:], bytes, str, str, int, int, int)
-        return Granted(read, last, previous, added, behind, bool(left))
+    if isinstance(reply, list) and len(reply) == 8 and reply[0] == 1:
+        read, last, previous, added, behind, left, first = replies.row(reply[1:], bytes, str, str, int, int, int, str)
+        return Granted(read, last, previous, added, behind, bool(left), first)
     if isinstance(reply, list) and len(reply) == 3 and reply[0] == 0:
         return Withheld(*replies.row(reply[1:], str, bytes))
     raise replies.garbled(reply, "whose a name is")
@@ -69,7 +72,8 @@ HOST = Script(
     _HostArgs,
     _read_host,
     wrote=lambda answer: isinstance(answer, Granted),
-    constants={"MAXLEN": MAXLEN},
+    constants={"STREAM_TTL": STREAM_TTL},
+    parts=("stream",),
 )
 
 
@@ -116,6 +120,8 @@ class _RenewKeys(NamedTuple):
     lease: str
     registry: str
     presence: str
+    read: str
+    stream: str
 
 
 class _RenewArgs(NamedTuple):
@@ -131,13 +137,26 @@ def _is_ours(reply: object) -> bool:
     return bool(ours)
 
 
-RENEW = Script("renew", _RenewKeys, _RenewArgs, _is_ours, wrote=bool)
+RENEW = Script(
+    "renew",
+    _RenewKeys,
+    _RenewArgs,
+    _is_ours,
+    wrote=bool,
+    constants={"READ_TTL": READ_TTL, "STREAM_TTL": STREAM_TTL},
+)
 
 
 def renew(keys: Keys, name: str, *, instance: str, ttl: int, entry: bytes, now: float) -> Invocation[bool]:
     """Renew a lease and its registry entry, or give both up with a `ttl` of 0: whether the name is ours, or was."""
     return RENEW(
-        _RenewKeys(lease=keys.lease(name), registry=keys.registry(name), presence=keys.presence),
+        _RenewKeys(
+            lease=keys.lease(name),
+            registry=keys.registry(name),
+            presence=keys.presence,
+            read=keys.read(name),
+            stream=keys.inbox(name),
+        ),
         _RenewArgs(instance=instance, ttl=ttl, entry=entry, name=name, now=f"{now:.3f}"),
     )
 
@@ -145,12 +164,15 @@ def renew(keys: Keys, name: str, *, instance: str, ttl: int, entry: bytes, now: 
 class _PositionKeys(NamedTuple):
     lease: str
     read: str
+    stream: str
 
 
 class _PositionArgs(NamedTuple):
     instance: str
     record: bytes  # JSON, with the instance as `h`
-    ttl: int  # seconds
+    begin: str  # id of the first entry that may be unread
+    received: str  # id of the last one that was received
+    ordinal: int  # how many were ever added up to that, or `UNKNOWN`
 
 
 class Noted(NamedTuple):
@@ -164,14 +186,29 @@ def _read_position(reply: object) -> Noted:
     return Noted(*map(bool, replies.row(reply, int, int)))
 
 
-POSITION = Script("position", _PositionKeys, _PositionArgs, _read_position, wrote=lambda noted: noted.written)
+POSITION = Script(
+    "position",
+    _PositionKeys,
+    _PositionArgs,
+    _read_position,
+    wrote=lambda noted: noted.written,
+    constants={"READ_TTL": READ_TTL},
+    parts=("stream",),
+)
 
 
-def position(keys: Keys, name: str, *, instance: str, record: bytes, ttl: int) -> Invocation[Noted]:
-    """Write how far a name was read."""
+def position(
+    keys: Keys, name: str, *, instance: str, record: bytes, read_to: str, received: Position
+) -> Invocation[Noted]:
+    """Write how far a name was read, as a `record`, and remove the entries up to there from the store.
+
+    `received`: where its reader stands. From a stream that has not come so far nothing is removed: it went back.
+    """
     return POSITION(
-        _PositionKeys(lease=keys.lease(name), read=keys.read(name)),
-        _PositionArgs(instance=instance, record=record, ttl=ttl),
+        _PositionKeys(lease=keys.lease(name), read=keys.read(name), stream=keys.inbox(name)),
+        _PositionArgs(
+            instance=instance, record=record, begin=entry_after(read_to), received=received.at, ordinal=received.index
+        ),
     )
 
 

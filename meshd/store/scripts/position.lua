@@ -1,5 +1,5 @@
--- Writes how far a name was read. Who does not hold the name writes over its own last word only: what another daemon
--- that held it in between has read is not unread again.
+-- Writes how far a name was read, and removes the entries up to there from its stream. Who does not hold the name
+-- writes over its own last word only: what another daemon that held it in between has read is not unread again.
 --
 -- Its parameters: leases.py.
 -- Returns {1 if the name is ours, 1 if it was written}, 0 for what is not so.
@@ -13,5 +13,12 @@ if not ours then
     end
   end
 end
-redis.call('SET', KEY.read, ARG.record, 'EX', ARG.ttl)
+redis.call('SET', KEY.read, ARG.record, 'EX', CONST.READ_TTL)
+-- By pcall: there may be no stream, or something else in its place, and an access list of an older version does not
+-- allow XTRIM. Then what was read stays until it is pushed out.
+local sound, found = pcall(facts)
+local added = sound and found['entries-added'] or -1
+if added >= tonumber(ARG.ordinal) and sound and not is_before(found['last-generated-id'], ARG.received) then
+  redis.pcall('XTRIM', KEY.stream, 'MINID', ARG.begin)
+end
 return {ours and 1 or 0, 1}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -36,7 +36,8 @@ class Script(Generic[T]):
     `keys` and `args` are named tuples whose fields, in their order, are KEYS and ARGV; more of both may follow, and the
     last key may be left out, by an empty text.
     `read` makes the result of a reply and raises `Garbled` if it is not one of this script. `wrote(result)`: whether
-    it proves that the store takes writes. `writes`: whether it ever does.
+    it proves that the store takes writes. `writes`: whether it ever does. `parts`: files of parts/ that stand
+    before it, and use its keys and constants.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Script(Generic[T]):
         constants: Mapping[str, int] | None = None,
         *,
         writes: bool = True,
+        parts: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.read = read
@@ -60,14 +62,18 @@ class Script(Generic[T]):
             "CONST": {key: str(value) for key, value in (constants or {}).items()},
         }
         rest = str(len(numbers["ARG"]) + 1)
-        with open(os.path.join(os.path.dirname(__file__), f"{name}.lua"), encoding="utf-8") as file:
-            lua = file.read()
+        lua = "".join(map(_text, (*(f"parts/{part}" for part in parts), name)))
         self.source = _NAMED.sub(lambda found: rest if found[3] else numbers[found[1]][found[2]], lua).encode()
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: tuple[str, ...], args: tuple[Any, ...]) -> Invocation[T]:
         """Its keys and its arguments, with those that have no name behind them."""
         return Invocation(self, keys if keys[-1] else keys[:-1], args)
+
+
+def _text(name: str) -> str:
+    with open(os.path.join(os.path.dirname(__file__), f"{name}.lua"), encoding="utf-8") as file:
+        return file.read()
 
 
 def _numbered(table: str, names: type[tuple[Any, ...]]) -> dict[str, str]:

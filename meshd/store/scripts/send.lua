@@ -1,7 +1,8 @@
 -- Makes one send, atomically, in one round trip; safe to repeat with the same id. Its parameters: sending.py.
 --
 -- Behind its arguments come further fields and values. Returns verdict, entry id, n, held, rate, seconds left in the
--- window; verdict: sent, again, denied, or other: something else was sent under this id.
+-- window; verdict: sent, again, denied, or other: something else was sent under this id; or busy: there is no room, and
+-- nothing happened: then the oldest entry's id, and as n how many wait.
 --
 -- Lua does not roll back, so the order is what makes it safe: nothing is written before the dedupe key was
 -- asked; the dedupe key is set only behind the entry; what may fail without harm comes last, by pcall.
@@ -14,6 +15,16 @@ if before then
     return {'other', at or '', 0, held, 0, 0}
   end
   return {'again', at or '', tonumber(count) or 0, held, 0, 0}
+end
+
+local direct, how, most, oldest = ARG.target ~= '*', '~', CONST.MAXLEN
+if direct and ARG.again == '1' then
+  how, most = '=', 2147483647 -- it has had its room already, and pushes nothing out
+elseif direct then
+  how, most, oldest = room()
+  if not how then
+    return {'busy', oldest, most, held, 0, 0}
+  end
 end
 
 local rate, left, verdict = 0, 0, 'allow'
@@ -50,17 +61,20 @@ if verdict ~= 'deny' then
   for i = REST, #ARGV do
     fields[#fields + 1] = ARGV[i]
   end
-  if ARG.target == '*' then
+  if not direct then
     fields[#fields + 1] = 'to'
     fields[#fields + 1] = '*'
   end
-  entry = redis.pcall('XADD', KEY.stream, 'MAXLEN', '~', CONST.MAXLEN, '*', unpack(fields))
+  entry = redis.pcall('XADD', KEY.stream, 'MAXLEN', how, most, '*', unpack(fields))
   if entry.err then
     -- A count that goes on would tell the receiver of a loss: nothing was sent.
     redis.call('SET', KEY.counter, n - 1, 'EX', CONST.COUNT_TTL)
     return entry
   end
   redis.call('SET', KEY.dedupe, entry .. ' ' .. ARG.digest .. ' ' .. n, 'EX', CONST.DEDUPE_TTL)
+  if direct then
+    redis.pcall('EXPIRE', KEY.stream, CONST.STREAM_TTL)
+  end
   if KEY.asked then
     redis.call('SET', KEY.asked, 'waits ' .. ARG.sender, 'EX', ARG.asks)
   end

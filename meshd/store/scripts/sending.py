@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshd.core.message import PREVIEW
+from meshd.core.message import PREVIEW, entry_time
 from meshd.core.names import EVERYONE, Keys
-from meshd.core.wire import COUNT_TTL, DEDUPE_TTL, GATE_WINDOW, MAXLEN, Outgoing
+from meshd.core.wire import COUNT_TTL, DEDUPE_TTL, GATE_WINDOW, MAXLEN, READ_RECORD, STREAM_TTL, Outgoing
 from meshd.store import replies
 from meshd.store.scripts.script import Invocation, Script
+
+
+class Waiting(NamedTuple):
+    """What waits in a mailbox, and since when the oldest entry does, in wall seconds of the store."""
+
+    entries: int
+    since: float
 
 
 class SendResult(NamedTuple):
     """What the store said to a send.
 
-    `verdict`: `sent`, `again` (it is there under this id already), `denied` by the gate, or `other` (something else was
-    sent under this id). `entry` is its entry's id, `n` its count for this sender and target (of one that is there
-    already 0 if an older version sent it), `held` whether somebody
-    holds the target's name, `rate` the sends in the window, `left` the seconds until that ends.
+    `verdict`: `sent`, `again` (it is there under this id already), `denied` by the gate, `busy` (nothing happened,
+    because of what is `waiting`), or `other` (something else was sent under this id). `entry` is its entry's id, `n`
+    its count for this sender and target (of one that is there already 0 if an older version sent it), `held` whether
+    somebody holds the target's name, `rate` the sends in the window, `left` the seconds until that ends.
     """
 
     verdict: str
@@ -26,6 +33,7 @@ class SendResult(NamedTuple):
     held: bool
     rate: int
     left: int
+    waiting: Waiting | None = None
 
 
 class Gate(NamedTuple):
@@ -44,6 +52,7 @@ class _Keys(NamedTuple):
     counter: str
     registry: str  # of the target, as is the lease
     lease: str
+    read: str
     asked: str  # how the request stands; only a request has one
 
 
@@ -61,10 +70,13 @@ class _Args(NamedTuple):
     preview: str  # the text's beginning, for the audit
     digest: str  # of what is sent
     asks: int  # seconds
+    again: int
 
 
 def _read(reply: object) -> SendResult:
     verdict, entry, n, held, rate, left = replies.row(reply, str, str, int, int, int, int)
+    if verdict == "busy":
+        return SendResult(verdict, "", 0, bool(held), 0, 0, Waiting(n, entry_time(entry)))
     if verdict not in ("sent", "again", "denied", "other"):
         raise replies.garbled(reply, "what became of a send")
     return SendResult(verdict, entry, n, bool(held), rate, left)
@@ -76,16 +88,24 @@ SEND = Script(
     _Args,
     _read,
     wrote=lambda sent: sent.verdict == "sent",
-    constants={"GATE_WINDOW": GATE_WINDOW, "MAXLEN": MAXLEN, "DEDUPE_TTL": DEDUPE_TTL, "COUNT_TTL": COUNT_TTL},
+    constants={
+        "GATE_WINDOW": GATE_WINDOW,
+        "MAXLEN": MAXLEN,
+        "RECORD": READ_RECORD,
+        "DEDUPE_TTL": DEDUPE_TTL,
+        "COUNT_TTL": COUNT_TTL,
+        "STREAM_TTL": STREAM_TTL,
+    },
+    parts=("stream", "room"),
 )
 
 
 def send(
-    keys: Keys, out: Outgoing, *, sid: str, floor: int, gate: Gate, digest: str, ts: float
+    keys: Keys, out: Outgoing, *, sid: str, floor: int, gate: Gate, digest: str, ts: float, again: bool = False
 ) -> Invocation[SendResult]:
     """A send by the daemon's incarnation `sid`, whose last count for this pair was `floor`, at `ts` (wall seconds).
 
-    `digest` tells whether a repetition says the same.
+    `digest` tells whether a repetition says the same. `again`: the store had it, and has lost it.
     """
     broadcast = out.target == EVERYONE
     return SEND(
@@ -98,6 +118,7 @@ def send(
             counter=keys.count(sid, out.sender, out.target),
             registry=keys.registry(out.target),
             lease=keys.lease(out.target),
+            read=keys.read(out.target),
             asked=keys.asked(out.id) if out.asks else "",
         ),
         _Args(
@@ -114,6 +135,7 @@ def send(
             preview=out.text[:PREVIEW],  # cut here: the script would cut a character in half
             digest=digest,
             asks=out.asks,
+            again=int(again),
         )
         + out.fields,
     )
