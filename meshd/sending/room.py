@@ -10,6 +10,7 @@ from typing import Any
 from meshd.core.backoff import Backoff
 from meshd.core.clock import Mono
 from meshd.errors import Busy, MeshError, OutcomeUnknown
+from meshd.observing.background import owned
 from meshd.sending.order import Place
 from meshd.store.scripts.sending import SendResult, Waiting
 from meshd.system import clock
@@ -72,7 +73,7 @@ async def _ended(attempt: Coroutine[Any, Any, SendResult], given_up: GivenUp | N
     """The attempt's end, which is waited for also when this is cancelled, if somebody is to hear of it."""
     if given_up is None:
         return await attempt
-    task = asyncio.ensure_future(attempt)
+    task = owned(attempt, "a send")
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
