@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,8 @@ def test_the_id_of_another_message_is_refused(
     assert mesh.json("inbox", peer)["messages"] == []
     assert taken not in mesh.run("pending", "alice").stdout
     with mesh_store.client() as client:
-        assert client.xlen(f"mesh:to_{name}") == 1
+        stream: Any = client.xinfo_stream(f"mesh:to_{name}")
+    assert stream["entries-added"] == 1
     assert mesh.json("send", name, "once", "--from", "alice", "--id", taken)["again"]
 
 
