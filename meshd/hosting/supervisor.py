@@ -65,7 +65,7 @@ class Supervisor:
         room = {"room": self.embedded.room} if self.embedded else {}
         self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed, **room)
         self.outbox = Outbox(self._settings, self.keys, self.commands, secrets.token_hex(8))
-        self.waits = Waiters(self.endpoint)
+        self.waits = Waiters(self.endpoint, self.commands)
         self.requests = Requests(self.keys, self.outbox, self.waits)
         self.agents: dict[str, Agent] = {}
         self.directory = Directory(self.keys, self.commands, self.agents)

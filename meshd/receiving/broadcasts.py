@@ -20,12 +20,14 @@ from meshd.observing.outage import Outage
 from meshd.receiving.agent import Agent
 from meshd.receiving.feed import Broadcast, Feed
 from meshd.receiving.health import STALLED
-from meshd.receiving.reader import READ_COUNT
+from meshd.receiving.reader import LOOK_AGAIN, READ_COUNT
 from meshd.settings import Settings
 from meshd.store.bounds import Budget, TooLarge
 from meshd.store.commands import Commands
-from meshd.store.endpoint import BLOCK, Endpoint
+from meshd.store.endpoint import Endpoint
 from meshd.store.link import Link
+from meshd.store.pulse import BLOCK
+from meshd.store.refusals import longest_pause
 from meshd.store.replies import RawEntries
 from meshd.store.scripts.leases import counts
 from meshd.system import clock
@@ -73,16 +75,18 @@ class GroupReader:
         try:
             while True:
                 self._last_turn = clock.mono()
+                longest = backoff.cap
                 try:
                     await self._follow(backoff)
                 except StoreError as error:
+                    longest = longest_pause(error)
                     if not isinstance(error, StoreDown | StoreBusy):
                         self._say_trouble(error.message)
                     self._commands.check_now()
                 except Exception:
                     self._say_trouble("the group's reader failed and is started again; see the log", exc_info=True)
                 await self._commands.back_up(backoff)
-                await asyncio.sleep(backoff.next())
+                await asyncio.sleep(backoff.next(longest))
         finally:
             await self._background.end()
 
@@ -124,10 +128,10 @@ class GroupReader:
         before = [entry for entry in raw if entry_key(entry[0].decode()) <= entry_key(to)]
         return self._broadcasts(before, []), before[-1][0].decode() if raw and len(before) == len(raw) else to
 
-    async def _read(self, link: Link, cursor: str, *, block: float = BLOCK) -> RawEntries:
+    async def _read(self, link: Link, cursor: str, *, block: float = BLOCK, lasts: float = 0.0) -> RawEntries:
         """What stands behind the cursor. An entry that is too large to be read is given without its fields."""
         try:
-            return await link.read(self._keys.group, cursor, self._budget, block=block)
+            return await link.read(self._keys.group, cursor, self._budget, block=block, lasts=lasts)
         except TooLarge:
             asking = await Link.open(self._endpoint)
             try:
@@ -180,7 +184,7 @@ class GroupReader:
                     self.cursor = "0-0"
                     for feed in self._feeds.values():
                         feed.went_back()
-                while raw := await self._read(link, self.cursor):
+                while raw := await self._read(link, self.cursor, lasts=LOOK_AGAIN):
                     self._last_turn = clock.mono()
                     backoff.reset()
                     self._hand_out(raw)

@@ -28,22 +28,23 @@ from redis.exceptions import RedisError
 from meshd.errors import ConfigError, StoreDown
 from meshd.store import replies
 from meshd.store.bounds import BOUND, BoundedParser
+from meshd.store.pulse import Pulse
 from meshd.store.redaction import redacted
 from meshd.store.slots import Slots
 
 CONNECT_TIMEOUT = 5.0
-# Longer than a reader's BLOCK: it is what notices a server that is stopped but not closed.
-SOCKET_TIMEOUT = 20.0
-BLOCK = 15.0
 
 Options = dict[str, Any]
 
 
 class Endpoint(Protocol):
-    """`shown` names the store for people, without its password; `slots` are the turns of those who connect."""
+    """`shown` names the store for people, without its password; `slots` are the turns of those who connect, `pulse` is
+    what all connections know of the store.
+    """
 
     shown: str
     slots: Slots
+    pulse: Pulse
 
     async def connection(self, bound: int = BOUND) -> AbstractConnection:
         """A new connection to the server that takes writes now; `bound`: bytes of a reply. Raises `StoreDown`."""
@@ -80,6 +81,7 @@ class Direct:
     def __init__(self, shown: str, cls: type[AbstractConnection], options: Options) -> None:
         self.shown = shown
         self.slots = Slots()
+        self.pulse = Pulse()
         self._cls = cls
         self._options = options
 
@@ -93,6 +95,7 @@ class Sentinel:
     def __init__(self, shown: str, hosts: list[tuple[str, int]], service: str, options: Options) -> None:
         self.shown = shown
         self.slots = Slots()
+        self.pulse = Pulse()
         self._hosts = hosts
         self._service = service
         self._options = options
@@ -115,6 +118,7 @@ class Cluster:
     ) -> None:
         self.shown = shown
         self.slots = Slots()
+        self.pulse = Pulse()
         self._hosts = hosts
         self._prefix = prefix
         self._cls = cls

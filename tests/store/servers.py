@@ -50,11 +50,14 @@ class Fake:
 
     def _talk(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
-            while data := connection.recv(65536):
-                said = self._answer(data)
-                if said is None:
-                    return
-                connection.sendall(said)
+            try:
+                while data := connection.recv(65536):
+                    said = self._answer(data)
+                    if said is None:
+                        return
+                    connection.sendall(said)
+            finally:
+                self._open.discard(connection)
 
     def reset(self) -> None:
         """Break every connection as a firewall does: no end of the stream, but a reset."""
