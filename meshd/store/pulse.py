@@ -110,7 +110,7 @@ class Wait:
             self._is_late()
             return
         # Who was answered at the same moment may be looked at a little too early: it takes two looks.
-        self._alive += self._pulse.heard > self._late
+        self._alive += self._pulse.heard >= self._late
         if self._alive > 1 or loop.time() >= until:
             self.end()
             return
