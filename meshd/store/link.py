@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from meshd.core.inbox import StreamInfo
 from meshd.core.text import one_line
-from meshd.errors import StoreDown, StoreError
+from meshd.errors import StoreError
 from meshd.store import replies
 from meshd.store.bounds import BOUND, Budget, TooLarge
 from meshd.store.endpoint import CONNECT_TIMEOUT, Endpoint
@@ -245,5 +245,6 @@ def _expected(error: Exception) -> Exception:
 def _translate_connect(error: Exception, shown: str) -> StoreError:
     ours = translate(error)
     if ours.message.startswith("no connection") or ours.message.startswith("the store does not"):
-        return StoreDown(f"the store {shown} is out of reach: {one_line(str(error)) or 'no answer in time'}", ours.hint)
+        text = one_line(str(error)) or "no answer in time"
+        return type(ours)(f"the store {shown} is out of reach: {text}", ours.hint)
     return ours
