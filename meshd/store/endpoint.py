@@ -145,13 +145,17 @@ async def _ask_any(
 ) -> Any:
     """The first answer that any of the hosts gives. Raises `StoreDown` with every reason."""
     reasons: list[str] = []
-    for host, port in hosts:
+    for host, port in list(hosts):
         connection = _make(cls, {**options, "host": host, "port": port})
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command(*command)
-                return await connection.read_response()
+                answer = await connection.read_response()
+            # Who has answered is asked first next time: one that says nothing would cost each connection its time.
+            hosts.remove((host, port))
+            hosts.insert(0, (host, port))
+            return answer
         except Exception as error:  # redis-py trips over what is no store in ways of its own
             reasons.append(f"{host}:{port}: {str(error) or type(error).__name__}")
         finally:

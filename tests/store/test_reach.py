@@ -107,3 +107,18 @@ def own_limits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 )
 def test_what_was_cut_is_tried_soon_and_what_was_answered_is_not(error: StoreError, soon: bool) -> None:
     assert (longest_pause(error) < 1) == soon
+
+
+async def test_a_sentinel_that_answered_is_asked_first(swallowing: tuple[Swallowing, str]) -> None:
+    """One that is silent costs its time once, and not each connection."""
+    silent, url = swallowing
+    master = b"*2\r\n$9\r\n127.0.0.1\r\n$4\r\n6379\r\n"
+    there = Fake(lambda data: b"".join(master if word == b"SENTINEL" else b"+OK\r\n" for word in commands_in(data)))
+    try:
+        hosts = ",".join(place.removeprefix("redis://") for place in (url, there.url))
+        endpoint = from_url(f"redis+sentinel://{hosts}/service/0", "mesh")
+        for _ in range(3):
+            await endpoint.connection()
+        assert silent.connections == 1
+    finally:
+        there.close()
