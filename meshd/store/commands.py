@@ -27,6 +27,7 @@ from meshd.store.link import Link
 from meshd.store.queued import Queued
 from meshd.store.refusals import Forbidden, Redirected, longest_pause, translate
 from meshd.store.replies import Garbled, garbled
+from meshd.store.scripts.leases import OF_AGENTS
 from meshd.store.scripts.script import Invocation
 from meshd.system import clock
 
@@ -229,7 +230,7 @@ class Commands:
                 call.fail(reply)
                 for_all = isinstance(reply, StoreBusy) or (call.writes and isinstance(reply, Forbidden))
                 if call.writes:
-                    self.refusals.add(reply, clock.wall(), some=not for_all)
+                    self.refusals.add(reply, clock.wall(), some=not for_all and call.script not in OF_AGENTS)
                 ends = reply if isinstance(reply, Redirected) else ends
                 if ends is None and for_all:
                     self._set_refused(reply)
