@@ -66,12 +66,14 @@ def summary(of: Condition) -> dict[str, Any]:
         "hint": commands.trouble.hint if commands.trouble else None,
         "refuses": refused.message if refused and up else None,
         "refuses_since": commands.refused_since if refused and up else None,
+        "refusals": commands.refusals.summary(clock.wall()),
     }
     if of.embedded is not None:
         store |= {"pid": of.embedded.pid, "restarts": of.embedded.restarts}
     agents = [_agent_summary(agent, up) for agent in names.agents.values()]
     trouble, failing = names.trouble, of.failing()
-    well = up and not (refused or names.refused or trouble or failing or gateway.trouble or group.trouble)
+    some = any(of["recent"] for of in store["refusals"].values())
+    well = up and not (some or refused or names.refused or trouble or failing or gateway.trouble or group.trouble)
     return {
         "ok": well and not any(agent["trouble"] for agent in agents),
         "version": __version__,
@@ -150,6 +152,7 @@ def show_status(data: dict[str, Any]) -> Printed:
     if trouble := store["trouble"] or store["refuses"]:
         lines.append(f"        {trouble}")
         lines += [f"        next: {store['hint']}"] if store["hint"] else []
+    lines += [_refusals(kind, of, now) for kind, of in store.get("refusals", {}).items()]
     out = "\n".join(lines) + "\n" + _agents(data["agents"], now)
     if not data["agents"] and not data["refused"]:
         out += "agents: none; meshctl register NAME\n"
@@ -164,6 +167,11 @@ def show_status(data: dict[str, Any]) -> Printed:
         out += f"MCP sessions are not served: {data['mcp']['trouble']}\n"
     works = store["state"] == "up" and not store["refuses"]
     return Printed(out + ("" if data["ok"] else "next: meshctl doctor\n"), code=0 if works else 4)
+
+
+def _refusals(kind: str, of: dict[str, Any], now: float) -> str:
+    times = "once" if of["count"] == 1 else f"{of['count']} times"
+    return f"        refused {times} ({kind}), the last {duration(now - of['at'])} ago: {of['last']}"
 
 
 def _verdict(data: dict[str, Any], now: float) -> str:
@@ -181,6 +189,8 @@ def _verdict(data: dict[str, Any], now: float) -> str:
         bad.append(f"broadcasts (for {duration(now - group['since'])})")
     if bad:
         return f"works, but not for {few(bad)}"
+    if any(of["recent"] for of in store.get("refusals", {}).values()):
+        return "works, but the store refuses some writes"
     if data.get("failing"):
         return "works, but a part of the daemon fails"
     if data["mcp"]["trouble"]:

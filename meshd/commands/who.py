@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from msgspec import Meta
 
 from meshd.commands.base import AGENTS, HOSTED, Call, Command, Params, Printed, Result, about
-from meshd.commands.tables import ago, duration, shown_worked, table
+from meshd.commands.tables import duration, shown_worked, table
 from meshd.errors import StoreError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def show_who(data: dict[str, Any]) -> Printed:
                 entry.role or "-",
                 entry.host or "-",
                 str(entry.pid or "-"),
-                ago(entry.since),
-                ago(entry.ts),
+                "-" if None in (entry.since, entry.ts) else duration(entry.age + entry.ts - entry.since),
+                "-" if entry.age is None else duration(entry.age),
                 "yes" if entry.session else "no",
                 "-" if entry.unread is None else str(entry.unread),
                 ",".join(entry.wake) or "-",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from meshd.core.clock import Wall
+from meshd.core.clock import Stored, Wall
 from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
 from meshd.core.inbox import Inbox, StreamInfo, origin_of
 from meshd.core.ledger import MAX_ENTRIES, MAX_PINGS, Ends, Ledger, entry_for
@@ -33,7 +33,7 @@ from meshd.core.snapshot import snapshot_of
 from meshd.core.text import one_line
 from meshd.errors import Full
 
-PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
+PING_AGE = 600.0  # seconds, by the store's clock; an older ping has nobody left waiting for it
 
 
 class AgentCore:
@@ -48,9 +48,16 @@ class AgentCore:
     # --- deciding ---
 
     def receive(
-        self, entries: Sequence[Decoded], cursor: str, now: Wall, info: StreamInfo | None = None
+        self,
+        entries: Sequence[Decoded],
+        cursor: str,
+        now: Wall,
+        info: StreamInfo | None = None,
+        stored: Stored | None = None,
     ) -> list[Effect]:
         """A read of the private stream: what came up to `cursor`, and the stream's counts if they were asked.
+
+        `stored`: what the store's clock shows, if that is known.
 
         What stands at or before the place where the inbox stands by now is left out: it may have moved meanwhile.
         With the news that the name was taken over the batch ends, and `CheckLease` is its last effect.
@@ -73,10 +80,12 @@ class AgentCore:
                     entry.id = entry.at
         index = inbox.ordinal(info) + trimmed
         batch = Batch(now=now, lost=trimmed)
-        rest = self._sort(entries, batch, index, now, trimmed)
+        rest = self._sort(entries, batch, index, trimmed, stored)
         batch.position = Position(cursor, index + len(entries))
         if batch.lost:
-            batch.lines.insert(0, f"⚠ LOST {batch.lost} {_messages(batch.lost)} to {self.name}, gone from the store")
+            batch.lines.insert(
+                0, f"⚠ LOST {batch.lost} message{'s' * (batch.lost > 1)} to {self.name}, gone from the store"
+            )
         return [*self._stored(batch, entries), *rest]
 
     def _until_moved(self, entries: Sequence[Decoded], cursor: str) -> tuple[Sequence[Decoded], str]:
@@ -96,7 +105,7 @@ class AgentCore:
         if not mine:
             return []
         batch = Batch(now=now, group=cursor)
-        rest = self._sort(mine, batch, 0, now)
+        rest = self._sort(mine, batch, 0)
         if batch.lost:
             batch.lines.insert(0, f"⚠ LOST {batch.lost} broadcast{'s' * (batch.lost > 1)}, gone from the store")
         return [*self._stored(batch, mine), *rest]
@@ -105,10 +114,12 @@ class AgentCore:
         """The group stream went back: what it still has may be new, and the ids tell what is not."""
         return [Commit([Batch(now=now, group="0-0")])]
 
-    def _sort(self, entries: Sequence[Decoded], batch: Batch, index: int, now: Wall, trimmed: int = 0) -> list[Effect]:
+    def _sort(
+        self, entries: Sequence[Decoded], batch: Batch, index: int, trimmed: int = 0, stored: Stored | None = None
+    ) -> list[Effect]:
         """Put each entry where it belongs: into the batch, or among the effects that follow it."""
         inbox = self.inbox
-        unsure = inbox.losses.unsure_after(trimmed)
+        unsure, everyone = inbox.losses.unsure_after(trimmed), batch.group is not None
         fresh: dict[str, Message] = {}
         effects: list[Effect] = []
         senders: set[str] = set()
@@ -116,12 +127,10 @@ class AgentCore:
             if isinstance(entry, Ping):
                 if entry.moved:
                     effects.append(CheckLease(entry))
-                elif now - entry.ts < PING_AGE:
+                elif stored is None or stored - entry_key(entry.at)[0] / 1000 < PING_AGE:
                     effects.append(Pong(entry))
                 continue
-            batch.lost += inbox.losses.gap(
-                entry, batch.counts, unsure, broadcast=batch.group is not None, added=ordinal
-            )
+            batch.lost += inbox.losses.gap(entry, batch.counts, unsure, broadcast=everyone, added=ordinal)
             if isinstance(entry, Malformed):
                 mark = _mark(entry, batch)
                 if not inbox.is_duplicate(mark):
@@ -289,7 +298,3 @@ class AgentCore:
 def _mark(entry: Malformed, batch: Batch) -> str:
     """What is remembered of a bad entry. Entries of two streams may have one id."""
     return f"q:{entry.at}" if batch.group is None else f"g:{entry.at}"
-
-
-def _messages(n: int) -> str:
-    return "message" if n == 1 else "messages"

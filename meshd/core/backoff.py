@@ -18,8 +18,9 @@ class Backoff:
         self.attempts = 0
         self._last = 0.0
 
-    def next(self) -> float:
-        ceiling = min(self.cap, self.base * 2 ** min(self.attempts, 30))
+    def next(self, cap: float | None = None) -> float:
+        """The next pause; at most `cap`, where that is known to be lower."""
+        ceiling = min(self.cap if cap is None else min(cap, self.cap), self.base * 2 ** min(self.attempts, 30))
         self.attempts += 1
         self._last = random.uniform(ceiling / 10, ceiling)
         return self._last

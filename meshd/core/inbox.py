@@ -76,6 +76,10 @@ class Inbox:
         behind = entry_key(info.last) < entry_key(self.position.at)
         return behind or info.added < self.position.index
 
+    def has_all(self, info: StreamInfo) -> bool:
+        """Whether these counts are those of a stream that was read to its end, and brought nothing since."""
+        return (info.last, info.added) == (self.position.at, self.position.index)
+
     def is_behind(self, position: Position) -> bool:
         return (entry_key(self.position.at), self.position.index) < (entry_key(position.at), position.index)
 

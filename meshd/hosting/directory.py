@@ -14,7 +14,6 @@ from meshd.receiving.agent import Agent
 from meshd.store import replies
 from meshd.store.commands import Commands
 from meshd.store.scripts.who import who
-from meshd.system import clock
 
 HOUSEKEEPING = 45.0  # seconds
 REMEMBERED = 7 * 86400  # seconds that `who --all` shows a name that is gone
@@ -49,7 +48,7 @@ class Directory:
         Costs one round trip, in which an index range, the entries of the names of the last time and a bounded piece of
         a scan for 0.1 programs are asked for, and another one for names that are new.
         """
-        now = clock.wall()
+        now = self._commands.store_time()
         floor = now - REMEMBERED if everyone else now
         # What the store says of ours is what we have written there, some time ago.
         ours = {name: agent for name, agent in self._agents.items() if agent.lease.ours}
@@ -74,7 +73,7 @@ class Directory:
                 self._heard.pop(name, None)
             elif everyone:
                 found.append(Gone(agent=name, gone_for=round(max(0.0, now - expires[name]), 1)))
-        now = clock.wall()
+        now = self._commands.store_time()
         found += here((agent for agent in ours.values() if agent.lease.ours and not agent.hosted.stealth), now)
         return sorted(found, key=attrgetter("agent"))
 
@@ -103,7 +102,7 @@ class Directory:
             await self._commands.up.wait()
             try:
                 await self._scan()
-                oldest = f"{clock.wall() - REMEMBERED:.3f}"
+                oldest = f"{self._commands.store_time() - REMEMBERED:.3f}"
                 await self._commands.call("ZREMRANGEBYSCORE", self._keys.presence, "-inf", oldest)
             except StoreError:
                 await asyncio.sleep(backoff.next())

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from meshd import __version__
+from meshd.core.clock import Stored
 from meshd.core.text import one_line
 from meshd.core.wake import RUNGS, STEP, Worked
 from meshd.errors import NotAllowed
@@ -25,9 +26,10 @@ _HOST = one_line(socket.gethostname())
 
 
 class Shown(msgspec.Struct, kw_only=True, gc=False):
-    """An agent as it is shown: a struct, because a thousand of them at once are felt. Times are wall seconds.
+    """An agent as it is shown: a struct, because a thousand of them at once are felt. Times are seconds since 1970.
 
-    `ts`: when that was written. `age`: seconds since then. `here`: it is hosted by this daemon.
+    `ts`: when that was written, by the store's clock if a daemon of ours did. `age`: seconds since then. `here`: it is
+    hosted by this daemon.
     """
 
     agent: str
@@ -54,7 +56,7 @@ class Gone(msgspec.Struct, kw_only=True, gc=False):
     gone_for: float
 
 
-def entry(agent: Agent) -> bytes:
+def entry(agent: Agent, now: Stored) -> bytes:
     """The registry entry of an agent of ours: 0.1's four fields and more. A hidden one has none."""
     if agent.hosted.stealth:
         return b""
@@ -63,20 +65,25 @@ def entry(agent: Agent) -> bytes:
             "agent": agent.name,
             "role": agent.hosted.role,
             "pid": os.getpid(),
-            "ts": clock.wall(),
+            "ts": now,
             "host": _HOST,
             "version": __version__,
             "session": agent.sessions > 0,
             "wake": agent.wakes,
             "worked": agent.waker.worked,
             "unread": len(agent.core.inbox.unread),
-            "since": agent.hosted.since,
+            "since": _since(agent, now),
         }
     )
 
 
-def here(agents: Iterable[Agent], now: float) -> list[Shown]:
-    """Agents of ours as shown: as they are at `now`, wall seconds, and not as they were registered."""
+def _since(agent: Agent, now: Stored) -> float:
+    """Since when it is hosted, as the clock shows it that shows `now`."""
+    return now - (clock.wall() - agent.hosted.since)
+
+
+def here(agents: Iterable[Agent], now: Stored) -> list[Shown]:
+    """Agents of ours as shown: as they are at `now`, and not as they were registered."""
     pid = os.getpid()
     return [
         Shown(
@@ -85,7 +92,7 @@ def here(agents: Iterable[Agent], now: float) -> list[Shown]:
             host=_HOST,
             pid=pid,
             ts=now,
-            since=agent.hosted.since,
+            since=_since(agent, now),
             session=agent.sessions > 0,
             unread=len(agent.core.inbox.unread),
             wake=agent.wakes,
@@ -104,8 +111,8 @@ class Entries:
     def __init__(self) -> None:
         self._read: dict[str, tuple[bytes, Shown]] = {}
 
-    def shown(self, found: Iterable[tuple[str, bytes]], now: float) -> list[Shown]:
-        """Those of these names, JSON as somebody wrote it, at `now`, wall seconds."""
+    def shown(self, found: Iterable[tuple[str, bytes]], now: Stored) -> list[Shown]:
+        """Those of these names, JSON as somebody wrote it, at `now`."""
         before, self._read = self._read, {}
         entries = []
         for name, value in found:

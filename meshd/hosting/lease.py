@@ -83,7 +83,8 @@ class Leases:
                 return Taken()
             keys, name, nonce, asked = self._keys, agent.name, new_id(), now()
             place = self._moving.place_of(agent)
-            entry, cursor = entries.entry(agent), place.cursor
+            stored = self._commands.store_time()
+            entry, cursor = entries.entry(agent, stored), place.cursor
             answer = await self._commands.script(
                 scripts.host(
                     keys,
@@ -91,7 +92,7 @@ class Leases:
                     instance=self._instance,
                     ttl=int(TTL),
                     entry=entry,
-                    now=asked.wall,
+                    now=stored,
                     takeover=takeover,
                     nonce=nonce,
                     cursor=cursor,
@@ -253,9 +254,10 @@ class Leases:
             self.lost(agent)
 
     async def _renew(self, agent: Agent, ttl: int) -> bool:
-        entry = entries.entry(agent)
+        now = self._commands.store_time()
+        entry = entries.entry(agent, now)
         return await self._commands.script(
-            scripts.renew(self._keys, agent.name, instance=self._instance, ttl=ttl, entry=entry, now=now().wall)
+            scripts.renew(self._keys, agent.name, instance=self._instance, ttl=ttl, entry=entry, now=now)
         )
 
     def lost(self, agent: Agent) -> None:

@@ -70,7 +70,7 @@ class Supervisor:
         sent = Acknowledgements(SentLog(paths.sent_log()), store)
         self.outbox = Outbox(self._settings, self.keys, self.commands, sent)
         self.commands.first = Replay(self.keys, sent).again
-        self.waits = Waiters(self.endpoint)
+        self.waits = Waiters(self.endpoint, self.commands)
         self.requests = Requests(self.keys, self.outbox, self.waits)
         self.agents: dict[str, Agent] = {}
         self.directory = Directory(self.keys, self.commands, self.agents)

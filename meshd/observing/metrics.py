@@ -41,6 +41,9 @@ def _daemon(status: Mapping[str, Any]) -> str:
 def _store(store: Mapping[str, Any]) -> str:
     text = _one("mesh_store_up", "gauge", "Whether the store answers.", store["state"] == "up")
     text += _one("mesh_store_since_seconds", "gauge", "Since when it does, or does not, Unix time.", store["since"])
+    what = "Writes that the store refused, by the kind of error."
+    refused: list[Sample] = [({"kind": kind}, of["count"]) for kind, of in store["refusals"].items()]
+    text += _family("mesh_store_refusals_total", "counter", what, refused)
     if "restarts" in store:
         what = "Times the embedded store was started again."
         text += _one("mesh_store_restarts_total", "counter", what, store["restarts"])

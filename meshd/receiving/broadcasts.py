@@ -23,12 +23,14 @@ from meshd.observing.outage import Outage
 from meshd.receiving.agent import Agent
 from meshd.receiving.feed import Broadcast, Feed
 from meshd.receiving.health import STALLED
-from meshd.receiving.reader import READ_COUNT
+from meshd.receiving.reader import LOOK_AGAIN, READ_COUNT
 from meshd.settings import Settings
 from meshd.store.bounds import Budget, TooLarge
 from meshd.store.commands import Commands
-from meshd.store.endpoint import BLOCK, Endpoint
+from meshd.store.endpoint import Endpoint
 from meshd.store.link import Link
+from meshd.store.pulse import BLOCK
+from meshd.store.refusals import longest_pause
 from meshd.store.replies import RawEntries
 from meshd.store.scripts.leases import counts
 from meshd.system import clock
@@ -76,16 +78,18 @@ class GroupReader:
         try:
             while True:
                 self._last_turn = clock.mono()
+                longest = backoff.cap
                 try:
                     await self._follow(backoff)
                 except StoreError as error:
+                    longest = longest_pause(error)
                     if not isinstance(error, StoreDown | StoreBusy):
                         self._say_trouble(error.message)
                     self._commands.check_now()
                 except Exception:
                     self._say_trouble("the group's reader failed and is started again; see the log", exc_info=True)
                 await self._commands.back_up(backoff)
-                await asyncio.sleep(backoff.next())
+                await asyncio.sleep(backoff.next(longest))
         finally:
             await self._background.end()
 
@@ -143,11 +147,13 @@ class GroupReader:
         entries = sorted(found.items(), key=lambda entry: entry_key(entry[0].decode()))
         return [entry for entry in entries if not known or entry_key(entry[0].decode()) <= min(known)]
 
-    async def _read(self, link: Link, cursor: str, stream: str = "", *, block: float = BLOCK) -> RawEntries:
+    async def _read(
+        self, link: Link, cursor: str, stream: str = "", *, block: float = BLOCK, lasts: float = 0.0
+    ) -> RawEntries:
         """What stands behind the cursor. An entry that is too large to be read is given without its fields."""
         stream = stream or self._keys.group
         try:
-            return await link.read(stream, cursor, self._budget, block=block)
+            return await link.read(stream, cursor, self._budget, block=block, lasts=lasts)
         except TooLarge:
             asking = await Link.open(self._endpoint)
             try:
@@ -218,7 +224,7 @@ class GroupReader:
                 if not behind:
                     continue
             else:
-                raw = await self._read(link, self.cursor)
+                raw = await self._read(link, self.cursor, lasts=LOOK_AGAIN)
                 if not raw:
                     return
                 behind = len(raw) >= count

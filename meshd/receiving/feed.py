@@ -13,6 +13,7 @@ from meshd.errors import MeshError, StoreBusy, StoreDown, StoreError
 from meshd.observing.background import Background
 from meshd.receiving.agent import Agent
 from meshd.receiving.health import BROADCASTS
+from meshd.store.refusals import longest_pause
 from meshd.system import clock
 
 log = logging.getLogger("meshd.group")
@@ -109,6 +110,7 @@ class Feed:
         """Feed the agent until it has all, or is let go: the restart wrapper."""
         backoff, health = Backoff(), self._agent.health
         while (self._behind or self._queue) and not self._closed:
+            longest = backoff.cap
             try:
                 if not await self._agent.may_receive():
                     self.close()
@@ -117,6 +119,7 @@ class Feed:
                     self.at = self._agent.core.inbox.group or "0-0"
                 await self._step(self.at)
             except StoreError as error:
+                longest = longest_pause(error)
                 if not isinstance(error, StoreDown | StoreBusy):
                     health.say(BROADCASTS, f"broadcasts are not received: {error.message}")
                 await self._group.store_up(backoff)
@@ -132,7 +135,7 @@ class Feed:
                 health.well(BROADCASTS)
                 backoff.reset()
                 continue
-            await asyncio.sleep(backoff.next())
+            await asyncio.sleep(backoff.next(longest))
 
     async def _step(self, at: str) -> None:
         core = self._agent.core

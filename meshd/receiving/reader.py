@@ -13,14 +13,18 @@ from meshd.core.message import Malformed, decode, entry_key
 from meshd.errors import MeshError, StoreBusy, StoreDown, StoreError
 from meshd.receiving.health import READER, STORE
 from meshd.store.bounds import Budget, TooLarge
-from meshd.store.endpoint import BLOCK
 from meshd.store.link import Link
+from meshd.store.pulse import BLOCK
+from meshd.store.refusals import longest_pause
 from meshd.system import clock
 
 if TYPE_CHECKING:
     from meshd.receiving.agent import Agent, Shared
 
 READ_COUNT = 500
+# Seconds after which a stream that brings nothing is looked at: one that went back brings nothing behind the cursor.
+LOOK_AGAIN = 14.0
+_STALL = BLOCK + 1  # seconds of one turn after which entries may have been missed
 
 
 class Reader:
@@ -42,6 +46,7 @@ class Reader:
         agent, commands = self._agent, self._shared.commands
         while True:
             self._health.turned()
+            longest = self._backoff.cap
             try:
                 if not await agent.may_receive():
                     return
@@ -49,6 +54,7 @@ class Reader:
                 await self._receive()
                 return
             except StoreError as error:
+                longest = longest_pause(error)
                 source = STORE if isinstance(error, StoreDown | StoreBusy) else READER
                 self._health.say(source, error.message)
                 commands.check_now()
@@ -59,7 +65,7 @@ class Reader:
             except Exception:
                 self._health.restarts += 1
                 self._health.say(READER, "its reader failed and is started again; see the log", exc_info=True)
-            await asyncio.sleep(self._backoff.next())
+            await asyncio.sleep(self._backoff.next(longest))
 
     async def _receive(self) -> None:
         stream = self._shared.keys.inbox(self._agent.name)
@@ -78,20 +84,25 @@ class Reader:
 
     async def _follow(self, link: Link, stream: str) -> None:
         agent, shared, core, budget = self._agent, self._shared, self._agent.core, self._budget
-        probe = True
+        probe, time = True, asyncio.get_running_loop().time
         while True:
             cursor, count = core.inbox.position.at, budget.count
             self._health.turned()
-            asked = self._health.last_turn
             if probe:
+                asked = time()
                 info, raw = await link.probe(stream, cursor, budget)
             else:
-                info, raw = None, await link.read(stream, cursor, budget)
+                info, raw = None, await link.read(stream, cursor, budget, lasts=LOOK_AGAIN)
+                asked = link.asked
             if not agent.holds_lease:
                 # What was read may be another daemon's by now; and if not, it begins where that one stopped.
                 if not await agent.may_receive():
                     return
                 probe = True
+                continue
+            if not raw and info is None:
+                # Of a stream that went back, the counts are others than they were.
+                probe = time() - asked > _STALL or not core.inbox.has_all(await link.counts(stream))
                 continue
             full = len(raw) >= count
             if full and info is None:
@@ -103,7 +114,9 @@ class Reader:
             entries = [decode(at, fields, shared.keys, limit) for at, fields in raw]
             last = raw[-1][0].decode() if raw else cursor
             went_back = info is not None and core.inbox.went_back(info)
-            effects = await agent.insist(functools.partial(core.receive, entries, last, clock.wall(), info))
+            effects = await agent.insist(
+                functools.partial(core.receive, entries, last, clock.wall(), info, shared.commands.store_time())
+            )
             self._health.well(READER, STORE)
             if self._reads_since is None:
                 self._reads_since = clock.mono()
@@ -117,9 +130,8 @@ class Reader:
             more = full or went_back or moved is not None
             if info is not None and not more:
                 self._health.set_caught_up(True)
-            # Counting is needed where entries may have been missed: after a silence, a stall, a full batch.
-            stalled = clock.mono() - asked > BLOCK + 1
-            probe = more or (info is None and not raw) or stalled
+            # Counting is needed where entries may have been missed: after a stall, a full batch.
+            probe = more or time() - asked > _STALL
 
     async def _around(self, stream: str) -> None:
         """What comes next is more than can be read at once: find out how much may be.

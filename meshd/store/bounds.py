@@ -66,16 +66,16 @@ class BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
     def __init__(self, socket_read_size: int, bound: int) -> None:
         super().__init__(socket_read_size=socket_read_size)
         self._bound = bound
-        self._taken = 0  # bytes since the last reply began to be waited for
+        self.taken = 0  # bytes since the last reply began to be waited for
 
     def read_response(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """A coroutine of redis-py's own, with none around it: it is called for every reply."""
-        self._taken = 0
+        self.taken = 0
         return super().read_response(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def read_from_socket(self) -> bool:
         """Some more bytes of the reply. Raises `TooLarge`."""
-        if self._taken > self._bound:
+        if self.taken > self._bound:
             self._reader = None  # at once, not when the connection is forgotten
             raise TooLarge(
                 f"a reply of the store is larger than {self._bound >> 20} MiB, and was not read",
@@ -88,6 +88,6 @@ class BoundedParser(DefaultParser):  # type: ignore[misc, valid-type]
         data: bytes = await stream.read(_PIECE)
         if not data:
             raise rx.ConnectionError("Connection closed by server.")
-        self._taken += len(data)
+        self.taken += len(data)
         feed(data)
         return True

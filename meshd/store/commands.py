@@ -18,13 +18,18 @@ from redis.exceptions import NoScriptError
 from meshd.core.backoff import Backoff
 from meshd.errors import OutcomeUnknown, StoreBusy, StoreDown, StoreError
 from meshd.observing.outage import Outage
+from meshd.observing.refused import Refusals
+from meshd.store.connecting import reach
 from meshd.store.endpoint import Endpoint
-from meshd.store.greeting import StoreVersion, greet
+from meshd.store.greeting import StoreVersion
+from meshd.store.heartbeat import Heartbeat
 from meshd.store.link import Link
 from meshd.store.own_disk import NO_ROOM, OwnDisk, has_room
-from meshd.store.refusals import Forbidden, Redirected, translate
+from meshd.store.queued import Queued
+from meshd.store.refusals import Forbidden, Redirected, longest_pause, translate
 from meshd.store.replies import Garbled, garbled
-from meshd.store.scripts.script import Invocation, Script
+from meshd.store.scripts.leases import OF_AGENTS
+from meshd.store.scripts.script import Invocation
 from meshd.system import clock
 
 log = logging.getLogger("meshd.store")
@@ -32,32 +37,11 @@ log = logging.getLogger("meshd.store")
 T = TypeVar("T")
 
 MAX_BATCH = 256
-# A reply that takes longer counts as lost; sends repeat with their id inside their own deadline.
+# Seconds that a caller waits where nothing tells that the store is away.
 REPLY_TIMEOUT = 5.0
 # Bytes of one reply. More than a reader of a stream takes, because what is asked here has a bound of its own.
 _BOUND = 512 << 20
 _UNEXPECTED = "what was said to the store, or what it answered, was not understood"
-
-
-class _Call:
-    """A command in the queue. `written`: its bytes went out, so that it may have been carried out."""
-
-    __slots__ = ("command", "future", "read", "script", "written")
-
-    def __init__(self, command: tuple[Any, ...], read: Callable[[Any], Any], script: Script[Any] | None = None) -> None:
-        self.command = command
-        self.read = read
-        self.script = script
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.written = False
-
-    @property
-    def writes(self) -> bool:
-        return self.script is not None and self.script.writes
-
-    def fail(self, error: StoreError) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class Commands:
@@ -66,8 +50,8 @@ class Commands:
     `up` is set while the connection stands; `tried`, once it is known whether it can. `on_change(up)` is called at each
     change of `up`. `refused` is why the store, which is up, takes no writes (disk, memory, replicas, access list),
     since `refused_since`; None while it takes them. `on_refusal(refused)` is called at each change of that.
-    `disk`: where the store writes, if it is ours. `first(link)` has the connection before anybody else, each time that
-    there is a new one; what it raises ends the connection.
+    `refusals` counts the writes that it refused, each for its own reason. `disk`: where the store writes, if it is
+    ours. `first(link)` has each new connection before anybody else; what it raises ends it.
     """
 
     def __init__(
@@ -85,14 +69,18 @@ class Commands:
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
         self.refused: StoreError | None = None
         self.refused_since = 0.0
+        self.refusals = Refusals()
         self._outage, self._refusal = Outage(log), Outage(log)
         self._on_change = on_change
         self._on_refusal = on_refusal
         self.first: Callable[[Link], Awaitable[None]] | None = None
         self._disk = disk
-        self._queue: deque[_Call] = deque()
+        self._queue: deque[Queued] = deque()
         self._wanted = asyncio.Event()
         self._retry_now = asyncio.Event()
+        self._heartbeat = Heartbeat(self._ask_time)
+        self.store_time = self._heartbeat.store_time
+        endpoint.pulse.ask = self.check_now
         self._met = ""  # the last error that nobody expected: its traceback is in the log
 
     # --- calling ---
@@ -110,15 +98,15 @@ class Commands:
         the reply, and raises `Garbled` if it has not the shape of one (meshd/store/replies.py): whoever takes a reply
         apart gives it, because anything may answer.
         """
-        return await self._submit(_Call(command, read), timeout)
+        return await self._submit(Queued(command, read), timeout)
 
     async def script(self, invocation: Invocation[T], *, timeout: float | None = None) -> T:
         """The result of a script, called by digest; by source if the store forgot it."""
         script = invocation.script
-        result: T = await self._submit(_Call(invocation.command(), script.read, script), timeout)
+        result: T = await self._submit(Queued(invocation.command(), script.read, script), timeout)
         return result
 
-    async def _submit(self, call: _Call, timeout: float | None) -> Any:
+    async def _submit(self, call: Queued, timeout: float | None) -> Any:
         self._queue.append(call)
         self._wanted.set()
         if timeout is None and self.up.is_set():
@@ -146,8 +134,12 @@ class Commands:
     def check_now(self) -> None:
         """Somebody's connection broke: find out at once whether the store is still there."""
         self._retry_now.set()
+        self._ask_time()
+
+    def _ask_time(self) -> None:
+        """Where nothing else is asked: a sign of life, and what the store's clock shows."""
         if self.up.is_set() and not self._queue:
-            call = _Call(("PING",), lambda reply: reply)
+            call = Queued(("TIME",), self._heartbeat.read)
             call.future.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._queue.append(call)
             self._wanted.set()
@@ -157,18 +149,21 @@ class Commands:
     async def run(self) -> None:
         """Keep the connection and serve the queue, until cancelled. Whatever ends it is told, and it is tried again."""
         backoff = Backoff()
+        longest = 0.0
         try:
             while True:
                 self._retry_now.clear()
                 try:
                     await self._connected(backoff)
                 except StoreError as error:
+                    longest = longest_pause(error)
                     self._set_down(error)
                 except Exception as error:
+                    longest = backoff.cap
                     known, self._met = self._met, repr(error)
                     self._set_down(StoreDown(_UNEXPECTED, "see the log"), exc_info=self._met != known)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(backoff.next()):
+                    async with asyncio.timeout(backoff.next(longest)):
                         await self._retry_now.wait()
                         await asyncio.sleep(backoff.base)
         finally:
@@ -176,18 +171,17 @@ class Commands:
 
     async def _connected(self, backoff: Backoff) -> None:
         """One connection, as long as it stands. Raises `StoreError` at its end."""
-        link = await Link.open(self.endpoint, first=True, bound=_BOUND)
+        link, self.server = await reach(self.endpoint, _BOUND, REPLY_TIMEOUT)
+        started = clock.mono()
         try:
-            self.server = await greet(link, REPLY_TIMEOUT)
             if self.first is not None:
                 await self.first(link)
             self._set_up()
-            started = clock.mono()
-            try:
-                await self._serve(link)
-            finally:
-                backoff.stood(clock.mono() - started)
+            self._heartbeat.begin()
+            await self._serve(link)
         finally:
+            self._heartbeat.end()
+            backoff.stood(clock.mono() - started)
             await link.close()
 
     async def _serve(self, link: Link) -> None:
@@ -208,7 +202,7 @@ class Commands:
                     call.fail(OutcomeUnknown(why, "send again with the same id"))
                 raise
 
-    def _admitted(self, calls: list[_Call]) -> list[_Call]:
+    def _admitted(self, calls: list[Queued]) -> list[Queued]:
         """Without what the store could not write to its log: it answers before it finds that out."""
         if self._disk is None:
             return calls
@@ -218,15 +212,17 @@ class Commands:
         error = StoreBusy(f"the store refuses writes for now: {NO_ROOM}", "meshctl doctor names what mends it")
         for call in writing:
             call.fail(error)
+            self.refusals.add(error, clock.wall(), some=False)
         self._set_refused(error)
         return [call for call in calls if not call.writes]
 
-    async def _exchange(self, link: Link, calls: list[_Call]) -> None:
+    async def _exchange(self, link: Link, calls: list[Queued]) -> None:
         """One batch: write, read, give each caller its reply. Raises `Redirected` or `Garbled` behind the last one."""
         for call in calls:
             call.written = True
-        found = await link.batch([call.command for call in calls], timeout=REPLY_TIMEOUT)
-        if self._disk is not None and any(call.writes or call.script is None for call in calls):
+        found = await link.batch([call.command for call in calls], timeout=self._heartbeat.patience)
+        self._heartbeat.heard()
+        if self._disk is not None and any(call.writes for call in calls):
             self._disk.written()
         ends: StoreError | None = None
         for call, reply in zip(calls, found, strict=True):
@@ -234,8 +230,11 @@ class Commands:
                 reply = await self._with_source(link, call)
             if isinstance(reply, StoreError):
                 call.fail(reply)
+                for_all = isinstance(reply, StoreBusy) or (call.writes and isinstance(reply, Forbidden))
+                if call.writes:
+                    self.refusals.add(reply, clock.wall(), some=not for_all and call.script not in OF_AGENTS)
                 ends = reply if isinstance(reply, Redirected) else ends
-                if ends is None and (isinstance(reply, StoreBusy) or (call.writes and isinstance(reply, Forbidden))):
+                if ends is None and for_all:
                     self._set_refused(reply)
                 continue
             try:
@@ -251,7 +250,7 @@ class Commands:
         if ends is not None:
             raise ends
 
-    async def _with_source(self, link: Link, call: _Call) -> Any:
+    async def _with_source(self, link: Link, call: Queued) -> Any:
         if call.script is None:
             raise garbled(None, "an answer to a command that is no script")
         (reply,) = await link.batch([("EVAL", call.script.source, *call.command[2:])], timeout=REPLY_TIMEOUT)
@@ -264,6 +263,8 @@ class Commands:
         self.since = clock.wall()
         self.up.set()
         self.tried.set()
+        if self._outage.lasts:
+            self.endpoint.pulse.end_all()  # what was begun while it was away may hang for ever
         assert self.server is not None
         where = f"{self.endpoint.shown} ({self.server.name} {self.server.version})"
         if self._outage.lasts:
@@ -280,6 +281,7 @@ class Commands:
         if was_up:
             self.since = clock.wall()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline
+            self.endpoint.pulse.end_all()
             self._on_change(False)
         self._outage.begin(f"store down: {error.message}", exc_info=exc_info)
 

@@ -48,6 +48,7 @@ class Embedded:
         self.written = self._log.written
         self._direct = endpoint.unix(socket, self.shown)
         self.slots = self._direct.slots
+        self.pulse = self._direct.pulse
         self._process: asyncio.subprocess.Process | None = None
         self._ready = asyncio.Event()
         self._known = asyncio.Event()  # set once it is ready, or is in trouble

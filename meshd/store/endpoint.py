@@ -28,22 +28,23 @@ from redis.exceptions import RedisError
 from meshd.errors import ConfigError, StoreDown
 from meshd.store import replies
 from meshd.store.bounds import BOUND, BoundedParser
+from meshd.store.pulse import Pulse
 from meshd.store.redaction import redacted
 from meshd.store.slots import Slots
 
 CONNECT_TIMEOUT = 5.0
-# Longer than a reader's BLOCK: it is what notices a server that is stopped but not closed.
-SOCKET_TIMEOUT = 20.0
-BLOCK = 15.0
 
 Options = dict[str, Any]
 
 
 class Endpoint(Protocol):
-    """`shown` names the store for people, without its password; `slots` are the turns of those who connect."""
+    """`shown` names the store for people, without its password; `slots` are the turns of those who connect, `pulse` is
+    what all connections know of the store.
+    """
 
     shown: str
     slots: Slots
+    pulse: Pulse
 
     async def connection(self, bound: int = BOUND) -> AbstractConnection:
         """A new connection to the server that takes writes now; `bound`: bytes of a reply. Raises `StoreDown`."""
@@ -80,6 +81,7 @@ class Direct:
     def __init__(self, shown: str, cls: type[AbstractConnection], options: Options) -> None:
         self.shown = shown
         self.slots = Slots()
+        self.pulse = Pulse()
         self._cls = cls
         self._options = options
 
@@ -93,6 +95,7 @@ class Sentinel:
     def __init__(self, shown: str, hosts: list[tuple[str, int]], service: str, options: Options) -> None:
         self.shown = shown
         self.slots = Slots()
+        self.pulse = Pulse()
         self._hosts = hosts
         self._service = service
         self._options = options
@@ -115,6 +118,7 @@ class Cluster:
     ) -> None:
         self.shown = shown
         self.slots = Slots()
+        self.pulse = Pulse()
         self._hosts = hosts
         self._prefix = prefix
         self._cls = cls
@@ -141,13 +145,17 @@ async def _ask_any(
 ) -> Any:
     """The first answer that any of the hosts gives. Raises `StoreDown` with every reason."""
     reasons: list[str] = []
-    for host, port in hosts:
+    for host, port in list(hosts):
         connection = _make(cls, {**options, "host": host, "port": port})
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command(*command)
-                return await connection.read_response()
+                answer = await connection.read_response()
+            # Who has answered is asked first next time: one that says nothing would cost each connection its time.
+            hosts.remove((host, port))
+            hosts.insert(0, (host, port))
+            return answer
         except Exception as error:  # redis-py trips over what is no store in ways of its own
             reasons.append(f"{host}:{port}: {str(error) or type(error).__name__}")
         finally:

@@ -31,8 +31,25 @@ class Unauthorized(StoreDown):
     """It wants an account, or refuses ours."""
 
 
+class Crowded(StoreDown):
+    """It has as many clients as it takes."""
+
+
 class Forbidden(StoreError):
     """The account that we use may not do this."""
+
+
+_SOON, _LATER = 0.5, 5.0  # seconds
+
+
+def longest_pause(error: StoreError) -> float:
+    """Seconds that whoever met this waits at most before he connects again.
+
+    A way that broke may be whole at any moment, and an attempt costs little. What was answered is answered again.
+    """
+    answered = isinstance(error, Unauthorized | Crowded)
+    away = isinstance(error, StoreDown | StoreBusy) and not answered
+    return _SOON if away else _LATER
 
 
 def translate(error: BaseException) -> StoreError:
@@ -61,6 +78,8 @@ def translate(error: BaseException) -> StoreError:
     if isinstance(error, ResponseError):
         return StoreError(f"the store refused: {text}", "is it Redis 7.0+ or Valkey 7.2+?")
     if isinstance(error, rx.ConnectionError | OSError):
+        if "max number of clients" in text:
+            return Crowded(f"no connection to the store: {text}", "meshctl doctor tells how many clients it takes")
         return StoreDown(f"no connection to the store: {text}", "start it; the mesh goes on by itself")
     # hiredis raises its own error for a peer that does not speak the protocol.
     return StoreDown(f"what answers there is not a Redis store: {text}", "correct redis_url")

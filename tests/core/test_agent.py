@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from meshd.core import records
 from meshd.core.agent import AgentCore
-from meshd.core.clock import Wall
+from meshd.core.clock import Stored, Wall
 from meshd.core.effects import CheckLease, Pong, Wake
 from meshd.core.inbox import SEEN_WINDOW, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
@@ -566,13 +566,27 @@ def test_pings_are_answered_and_old_ones_are_not() -> None:
     """Whoever sent a ping ten minutes ago waits no more; one that tells of a takeover asks for the lease."""
     core = AgentCore("bob", KEYS)
     ping = {"from_": "alice", "msg_type": "ping", "nonce": "a" * 32}
+    at = [f"{1000 * (int(NOW) - 601)}-0", f"{1000 * int(NOW)}-0", f"{1000 * int(NOW)}-1"]
     decoded = [
-        decode(b"1-0", fields(**ping, ts=str(NOW)), KEYS, LIMIT),
-        decode(b"2-0", fields(**ping, ts=str(NOW - 601)), KEYS, LIMIT),
-        decode(b"3-0", fields(**ping, ts=str(NOW), moved="x"), KEYS, LIMIT),
+        decode(at[0].encode(), fields(**ping, ts=str(NOW - 601)), KEYS, LIMIT),
+        decode(at[1].encode(), fields(**ping, ts=str(NOW)), KEYS, LIMIT),
+        decode(at[2].encode(), fields(**ping, ts=str(NOW), moved="x"), KEYS, LIMIT),
     ]
-    effects = core.receive(decoded, "3-0", NOW)
+    effects = core.receive(decoded, at[2], NOW, stored=Stored(NOW))
     assert [type(effect) for effect in effects[1:]] == [Pong, CheckLease]
+
+
+@pytest.mark.parametrize("ours", [-1e5, -601, 601, 1e5], ids="our clock {} s ahead".format)
+@pytest.mark.parametrize("theirs", [-1e5, -601, 0, 601, 1e5], ids="the sender's {}".format)
+@pytest.mark.parametrize("age", [0, 599, 601], ids="sent {} s ago".format)
+def test_a_ping_is_as_old_as_the_store_says(ours: float, theirs: float, age: int) -> None:
+    """Whatever the clocks of the two machines show."""
+    core = AgentCore("bob", KEYS)
+    at = f"{1000 * (int(NOW) - age)}-0"
+    sent = str(NOW - age + theirs)
+    ping = decode(at.encode(), fields(from_="alice", msg_type="ping", nonce="a" * 32, ts=sent), KEYS, LIMIT)
+    effects = core.receive([ping], at, Wall(NOW + ours), stored=Stored(NOW))
+    assert [type(effect) for effect in effects[1:]] == ([Pong] if age < 600 else [])
 
 
 def test_the_wake_names_the_senders_of_what_is_new() -> None:

@@ -97,6 +97,14 @@ def test_a_stranger_s_registry_key_is_no_name(key: bytes) -> None:
     assert Keys("mesh").registered_name(b"mesh:registry:bob") == "bob"
 
 
+@given(attempts=st.integers(1, 60), cap=st.floats(0.1, 10))
+def test_a_pause_is_no_longer_than_is_known_to_be_enough(attempts: int, cap: float) -> None:
+    """However often it failed before."""
+    backoff = Backoff()
+    for _ in range(attempts):
+        assert backoff.next(cap) <= min(cap, backoff.cap)
+
+
 @given(base=st.floats(0.001, 10), cap=st.floats(0.001, 100), attempts=st.integers(1, 60))
 def test_backoff_stays_within_its_bounds(base: float, cap: float, attempts: int) -> None:
     """Never over the cap or the doubled base, never under a tenth of it, however often it is asked."""

@@ -26,6 +26,7 @@ class _Side:
         self.ended = False  # nothing more comes from it
         self.peer: _Side
         self.silent = False  # half-open: it hangs for ever, also when the way is whole again
+        self.said = b""  # what came from it last
 
 
 class Way:
@@ -85,6 +86,22 @@ class Way:
             self._watch_all()
 
         self._order(work)
+
+    def forget(self, words: bytes) -> int:
+        """How many connections hang for ever from now on: those on which these words were among the last. New ones
+        pass, as with a router that has forgotten a few."""
+        forgotten: list[_Side] = []
+
+        def work() -> None:
+            for side in self._sides:
+                if words in side.said and not side.silent:
+                    forgotten.append(side)
+                    for one in (side, side.peer):
+                        one.silent = True
+                        one.waiting.clear()
+
+        self._order(work)
+        return len(forgotten)
 
     def heal(self) -> None:
         """New connections pass, and what was frozen goes on."""
@@ -169,6 +186,7 @@ class Way:
             if events & selectors.EVENT_READ:
                 data = side.connection.recv(_PIECE)
                 side.ended = not data
+                side.said = data or side.said
                 if not side.silent:
                     side.peer.waiting += data
         except BlockingIOError:

@@ -50,11 +50,14 @@ class Fake:
 
     def _talk(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
-            while data := connection.recv(65536):
-                said = self._answer(data)
-                if said is None:
-                    return
-                connection.sendall(said)
+            try:
+                while data := connection.recv(65536):
+                    said = self._answer(data)
+                    if said is None:
+                        return
+                    connection.sendall(said)
+            finally:
+                self._open.discard(connection)
 
     def reset(self) -> None:
         """Break every connection as a firewall does: no end of the stream, but a reset."""
@@ -66,7 +69,7 @@ class Fake:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for connection in self._open:
+        for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:

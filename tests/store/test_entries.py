@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.core.clock import Stored
 from meshd.hosting.entries import Entries
 
 values = st.one_of(
@@ -21,7 +22,8 @@ def test_what_is_remembered_is_what_is_there(answers: list[list[tuple[str, bytes
     """However entries come, change, grow and go between two looks, each look shows what it would show alone."""
     entries = Entries()
     for now, answer in enumerate(answers):
-        shown = entries.shown(answer, now)
-        assert shown == Entries().shown(answer, now)
+        then = Stored(now)
+        shown = entries.shown(answer, then)
+        assert shown == Entries().shown(answer, then)
         for entry in shown:
             entry.role = "changed"  # what was given away is the caller's

@@ -212,6 +212,10 @@ def position(
     )
 
 
+# What these are refused is an agent's trouble, and told as such.
+OF_AGENTS = (HOST, RENEW, POSITION)
+
+
 class Beginning(NamedTuple):
     """The id of a stream's first entry, empty if it has none; and its counts."""
 
