@@ -10,22 +10,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from tests.faults.passing import Late, Side
 from tests.helper import DEADLINE, Store, free_port
 
 _PIECE = 1 << 16
 _ROOM = 1 << 20  # bytes that wait for one side before the other is not read any more
-
-
-class _Side:
-    """One of the two connections of a pair, and what waits to be written to it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        self.connection = connection
-        self.waiting = bytearray()
-        self.ended = False  # nothing more comes from it
-        self.peer: _Side
-        self.silent = False  # half-open: it hangs for ever, also when the way is whole again
 
 
 class Way:
@@ -41,8 +30,12 @@ class Way:
         self._bell, self._ear = socket.socketpair()
         self._ear.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ)
-        self._sides: set[_Side] = set()
-        self._frozen = self._swallowing = self._closing = False
+        self._sides: set[Side] = set()
+        self._frozen = self._swallowing = self._closing = self._trickling = False
+        self._deaf_to_replies = False
+        self._cut_replies: float | None = None  # the part of the next reply that passes before its connection breaks
+        self._delay = 0.0
+        self._late = Late()
         self._listener: socket.socket | None = None
         self._port = free_port()
         self._listen()
@@ -86,11 +79,61 @@ class Way:
 
         self._order(work)
 
+    def cut_after_request(self) -> None:
+        """The next request of each connection reaches the store; then the connection breaks, without the reply."""
+        self._break_replies(0.0)
+
+    def cut_in_reply(self) -> None:
+        """Half of the next reply on each connection passes, then it breaks."""
+        self._break_replies(0.5)
+
+    def _break_replies(self, part: float) -> None:
+        def work() -> None:
+            self._cut_replies = part
+
+        self._order(work)
+
+    def drop_replies(self) -> None:
+        """Requests reach the store, and no reply comes. What was open meanwhile is broken when the way is healed."""
+
+        def work() -> None:
+            self._deaf_to_replies = True
+
+        self._order(work)
+
+    def trickle(self) -> None:
+        """One byte at a time, in both directions."""
+
+        def work() -> None:
+            self._trickling = True
+
+        self._order(work)
+
+    def delay(self, seconds: float) -> None:
+        """So much later, in each direction."""
+
+        def work() -> None:
+            self._delay = seconds
+
+        self._order(work)
+
+    def lead_to(self, store: Store) -> None:
+        """Break every connection; new ones lead to another store."""
+
+        def work() -> None:
+            self._store = store
+            self._cut()
+
+        self._order(work)
+
     def heal(self) -> None:
         """New connections pass, and what was frozen goes on."""
 
         def work() -> None:
-            self._frozen = self._swallowing = False
+            if self._deaf_to_replies:
+                self._cut()  # their replies would answer other requests
+            self._frozen = self._swallowing = self._trickling = self._deaf_to_replies = False
+            self._cut_replies, self._delay = None, 0.0
             if self._listener is None:
                 self._listen()
             self._watch_all()
@@ -119,12 +162,13 @@ class Way:
 
     def _run(self) -> None:
         while not self._closing:
-            for key, events in self._selector.select():
+            self._deliver_late()
+            for key, events in self._selector.select(self._late.wait()):
                 if key.fileobj is self._ear:
                     self._obey()
                 elif key.fileobj is self._listener:
                     self._accept()
-                elif isinstance(key.data, _Side) and key.data in self._sides:
+                elif isinstance(key.data, Side) and key.data in self._sides:
                     self._pass_on(key.data, events)
 
     def _obey(self) -> None:
@@ -149,8 +193,8 @@ class Way:
     def _accept(self) -> None:
         assert self._listener is not None
         with contextlib.suppress(BlockingIOError):
-            client = _Side(self._listener.accept()[0])
-            server = _Side(socket.socket(socket.AF_UNIX))
+            client = Side(self._listener.accept()[0], of_store=False)
+            server = Side(socket.socket(socket.AF_UNIX), of_store=True)
             client.peer, server.peer = server, client
             client.silent = server.silent = self._swallowing
             self._sides |= {client, server}
@@ -162,34 +206,54 @@ class Way:
             self._watch(client)
             self._watch(server)
 
-    def _pass_on(self, side: _Side, events: int) -> None:
+    def _pass_on(self, side: Side, events: int) -> None:
         try:
             if events & selectors.EVENT_WRITE:
-                del side.waiting[: side.connection.send(side.waiting)]
+                del side.waiting[: side.connection.send(side.waiting[: 1 if self._trickling else None])]
             if events & selectors.EVENT_READ:
                 data = side.connection.recv(_PIECE)
                 side.ended = not data
                 if not side.silent:
-                    side.peer.waiting += data
+                    self._hand_on(side, data)
         except BlockingIOError:
             pass
         except OSError:
             self._reset(side)
             return
-        if side.ended and not side.peer.waiting:
-            self._drop(side)  # nobody here shuts down one direction alone
-            return
-        if side.peer.ended and not side.waiting:
-            self._drop(side)
-            return
+        for one in (side, side.peer):
+            if one.doomed and not one.waiting:
+                self._reset(one)
+                return
+            if one.ended and not one.peer.waiting and not self._late.has(one.peer):
+                self._drop(one)  # nobody here shuts down one direction alone
+                return
         self._watch(side)
         self._watch(side.peer)
+
+    def _hand_on(self, side: Side, data: bytes) -> None:
+        """What came from one side, to the other, as the way is just now."""
+        if side.of_store and self._deaf_to_replies:
+            return
+        if side.of_store and self._cut_replies is not None and data:
+            data = data[: int(len(data) * self._cut_replies)]
+            side.peer.doomed = True
+        if self._delay and data:
+            self._late.put(self._delay, side.peer, data)
+        else:
+            self._deliver_late(side.peer)  # nothing overtakes
+            side.peer.waiting += data
+
+    def _deliver_late(self, of: Side | None = None) -> None:
+        for side, data in self._late.due(of):
+            if side in self._sides and not side.silent:
+                side.waiting += data
+                self._watch(side)
 
     def _watch_all(self) -> None:
         for side in self._sides:
             self._watch(side)
 
-    def _watch(self, side: _Side) -> None:
+    def _watch(self, side: Side) -> None:
         events = 0
         if not self._frozen:
             if not side.ended and len(side.peer.waiting) < _ROOM:
@@ -209,7 +273,7 @@ class Way:
             if side in self._sides:
                 self._reset(side)
 
-    def _reset(self, side: _Side) -> None:
+    def _reset(self, side: Side) -> None:
         for one in (side, side.peer):
             if one.connection.family == socket.AF_INET:
                 # Lingering for no time at all is what makes a reset of a close.
@@ -217,7 +281,7 @@ class Way:
                     one.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._drop(side)
 
-    def _drop(self, side: _Side) -> None:
+    def _drop(self, side: Side) -> None:
         for one in (side, side.peer):
             if one in self._sides:
                 self._sides.remove(one)
