@@ -1,0 +1,130 @@
+"""The way between a daemon and its store breaks."""
+
+from __future__ import annotations
+
+from tests.faults.scenario import fault
+from tests.faults.scene import Scene, Setup
+from tests.faults.way import Way
+
+
+def _some(scene: Scene) -> list[Way]:
+    """The way of one machine, of the other, or of both."""
+    return scene.random.choice([[scene.a.way], [scene.b.way], [scene.a.way, scene.b.way]])
+
+
+def _both(scene: Scene) -> list[Way]:
+    return [scene.a.way, scene.b.way]
+
+
+def _heal(scene: Scene) -> None:
+    for way in _both(scene):
+        way.heal()
+
+
+@fault("net: cut at any moment", rounds=6, short=6, long=30)
+def cut(scene: Scene) -> None:
+    for way in _some(scene):
+        way.cut()
+
+
+@fault("net: cut after the request", rounds=6, short=4, long=24)
+def cut_after_request(scene: Scene) -> None:
+    for way in _some(scene):
+        way.cut_after_request()
+    scene.moment()
+    _heal(scene)
+
+
+@fault("net: cut in mid-reply", rounds=6, short=4, long=24)
+def cut_in_reply(scene: Scene) -> None:
+    for way in _some(scene):
+        way.cut_in_reply()
+    scene.moment()
+    _heal(scene)
+
+
+@fault("net: reply dropped, request delivered", rounds=3, short=1)
+def reply_dropped(scene: Scene) -> None:
+    """For less time than a send has, so that it is repeated; the connection is broken then."""
+    for way in _both(scene):
+        way.drop_replies()
+    scene.rest(scene.random.uniform(0.2, 1.5))
+    _heal(scene)
+
+
+@fault("net: replies dropped for longer than a send waits", rounds=2, short=1)
+def replies_dropped(scene: Scene) -> None:
+    for way in _both(scene):
+        way.drop_replies()
+    scene.rest(6.5)
+    _heal(scene)
+
+
+@fault("net: requests delivered after the connection was given up", rounds=2, short=0)
+def frozen_7(scene: Scene) -> None:
+    for way in _both(scene):
+        way.freeze()
+    scene.rest(7)
+    _heal(scene)
+
+
+@fault("net: frozen 1 s", rounds=4, long=20)
+def frozen_1(scene: Scene) -> None:
+    for way in _some(scene):
+        way.freeze()
+    scene.rest(1)
+    _heal(scene)
+
+
+@fault("net: frozen 30 s", rounds=1, long=2)
+def frozen_30(scene: Scene) -> None:
+    for way in _some(scene):
+        way.freeze()
+    scene.rest(30)
+    _heal(scene)
+
+
+@fault("net: half-open", rounds=2, short=1, long=4)
+def half_open(scene: Scene) -> None:
+    """What was open says nothing for ever; new connections are well a moment later."""
+    for way in _both(scene):
+        way.half_open()
+    scene.rest(0.2)
+    _heal(scene)
+
+
+@fault("net: half-open, few messages", rounds=2, long=4, setup=Setup(rate=20))
+def half_open_few(scene: Scene) -> None:
+    half_open(scene)
+
+
+@fault("net: one byte at a time", rounds=2, long=20, setup=Setup(rate=60))
+def trickle(scene: Scene) -> None:
+    for way in _some(scene):
+        way.trickle()
+    scene.rest(2)
+    _heal(scene)
+
+
+@fault("net: 200 ms delay", rounds=2, long=20)
+def delayed(scene: Scene) -> None:
+    for way in _both(scene):
+        way.delay(0.1)
+    scene.rest(3)
+    _heal(scene)
+
+
+@fault("net: refused 3 s", rounds=2, short=1)
+def refused(scene: Scene) -> None:
+    for way in _some(scene):
+        way.refuse()
+    scene.rest(3)
+    _heal(scene)
+
+
+@fault("net: one machine cut off for 8 s", rounds=1, short=0, long=20)
+def cut_off(scene: Scene) -> None:
+    way = scene.random.choice(_both(scene))
+    scene.random.choice([Way.refuse, Way.freeze, Way.half_open])(way)
+    scene.rest(8)
+    _heal(scene)
