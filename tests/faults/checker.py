@@ -1,6 +1,7 @@
 """Judges a history by what the contract promises of delivery. Knows nothing of how it came about.
 
-A message that was acknowledged is received, or is among those that were told as LOST; what was refused is nowhere; what
+A message that was acknowledged is received, or is among those that were told as LOST (which only a store that went
+back, or somebody else's trimming, may bring about); what was refused is nowhere; what
 has an unknown outcome may be there, may be missing, and may be counted as lost. What was confirmed is handed to nobody
 again, wherever: all readers of a name are one history. What was handed and not confirmed comes again. Each sender's
 acknowledged messages to one target are first handed out in the order of their sending.
@@ -29,6 +30,7 @@ from tests.faults.history import (
 # What may be found. A run fails by any of these …
 SILENT = "lost without a word"
 FALSE = "told as lost, and not lost"
+NOT_KEPT = "acknowledged, and lost"
 REFUSED = "refused, and there"
 FOREIGN = "never sent, and there"
 TWICE = "handed out again after it was read"
@@ -40,7 +42,7 @@ LOG_TWICE = "twice in the notify log"
 LOG_MISSING = "not in the notify log"
 TOLD_APART = "another count of losses in status or notify log"
 
-VIOLATIONS = (SILENT, FALSE, REFUSED, FOREIGN, TWICE, ORDER, TAKEN, ELSEWHERE)
+VIOLATIONS = (SILENT, FALSE, NOT_KEPT, REFUSED, FOREIGN, TWICE, ORDER, TAKEN, ELSEWHERE)
 PLACES = ("prefix", "middle", "end")
 _SHOWN = 3
 
@@ -163,8 +165,11 @@ def _worse(before: str | None, fate: str) -> str:
     return fate
 
 
-def judge(events: Iterable[AnyEvent]) -> Verdict:
-    """The verdict on a whole history, after all was quiet and every name was read to its end."""
+def judge(events: Iterable[AnyEvent], *, kept: bool = False) -> Verdict:
+    """The verdict on a whole history, after all was quiet and every name was read to its end.
+
+    `kept`: nothing happened that may cost an acknowledged message, told or not.
+    """
     history = _Case(events)
     findings: list[Finding] = []
     lost = told = received = 0
@@ -180,6 +185,9 @@ def judge(events: Iterable[AnyEvent]) -> Verdict:
         told += mail.told
         received += len(mail.first)
         findings += _losses(history, mail, wanted, missing)
+        if kept and missing:
+            where = _where(history, mail, wanted, missing)
+            findings.append(Finding(NOT_KEPT, len(missing), f"{name}: {mail.told} told; {where}"))
         findings += _strangers(history, mail, set(wanted))
         findings += _disorder(history, mail)
         findings += _untold(history, mail)

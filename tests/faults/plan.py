@@ -19,7 +19,10 @@ from tests.faults.mutants import MUTANTS, variables
 from tests.faults.run import Row
 from tests.faults.scenario import SCENARIOS
 from tests.faults.scenarios import (  # noqa: F401  # each adds its scenarios to the list
+    administration,
     network,
+    processes,
+    rollback,
 )
 
 _HANGS = 3600.0  # seconds, after which a run is ended

@@ -68,7 +68,7 @@ def perform(scenario: Scenario, kind: str, rounds: int, seed: int, folder: Path)
     row.troubles = stage.troubles
     row.recovery = max(stage.recovered, default=None)
     if stage.history.exists():
-        _judge(row, stage.history)
+        _judge(row, stage.history, kept=scenario.kept)
     elif not stage.troubles:
         row.troubles.append("there is no history")
     strays = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -76,8 +76,8 @@ def perform(scenario: Scenario, kind: str, rounds: int, seed: int, folder: Path)
     return row
 
 
-def _judge(row: Row, history: Path) -> None:
-    verdict = judge(load(history))
+def _judge(row: Row, history: Path, *, kept: bool) -> None:
+    verdict = judge(load(history), kept=kept)
     row.acknowledged, row.unknown, row.refused = verdict.acknowledged, verdict.unknown, verdict.refused
     row.lost, row.told = verdict.lost, verdict.told
     row.twice, row.order = verdict.count(checker.TWICE), verdict.count(checker.ORDER)

@@ -38,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A named fault. `short` and `long` are its rounds in those forms; 0 leaves it out. `stores`: the kinds with
+    """A named fault, in which all that was acknowledged is `kept`, or may be lost if that is told. `short` and `long` are its rounds in those forms; 0 leaves it out. `stores`: the kinds with
     which it makes sense, the one that is taken if only one is first."""
 
     name: str
@@ -47,6 +47,7 @@ class Scenario:
     short: int
     long: int
     stores: Sequence[str]
+    kept: bool
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -60,6 +61,20 @@ def _add(scenario: Scenario) -> None:
     SCENARIOS[scenario.name] = scenario
 
 
+def under_load(stage: Stage, scene: Scene, act: Act, *, closing: bool = True) -> None:
+    """All rounds of a fault in a scene that is set, from its begin to its end."""
+    scene.begin()
+    for number in range(1, stage.rounds + 1):
+        scene.flow()
+        scene.moment()
+        scene.history.note(f"round {number}")
+        act(scene)
+        scene.history.note("over")
+        scene.recover()
+    scene.finish(closing=closing)
+    stage.take(scene)
+
+
 def fault(
     name: str,
     *,
@@ -69,6 +84,7 @@ def fault(
     stores: Sequence[str] = EXTERNAL,
     setup: Setup | None = None,
     closing: bool = True,
+    kept: bool = True,
 ) -> Callable[[Act], Act]:
     """A fault under load: the function breaks something and mends it, once a round.
 
@@ -78,30 +94,27 @@ def fault(
     def decorate(act: Act) -> Act:
         def run(stage: Stage) -> None:
             with a_scene(stage.folder, stage.kind, stage.seed, setup or Setup()) as scene:
-                scene.begin()
-                for number in range(1, stage.rounds + 1):
-                    scene.flow()
-                    scene.moment()
-                    scene.history.note(f"{name}, round {number}")
-                    act(scene)
-                    scene.history.note("over")
-                    scene.recover()
-                scene.finish(closing=closing)
-                stage.take(scene)
+                under_load(stage, scene, act, closing=closing)
 
-        _add(Scenario(name, run, rounds, short, long, stores))
+        _add(Scenario(name, run, rounds, short, long, stores, kept))
         return act
 
     return decorate
 
 
 def whole(
-    name: str, *, rounds: int = 3, short: int = 0, long: int = 20, stores: Sequence[str] = EXTERNAL
+    name: str,
+    *,
+    rounds: int = 3,
+    short: int = 0,
+    long: int = 20,
+    stores: Sequence[str] = EXTERNAL,
+    kept: bool = True,
 ) -> Callable[[Whole], Whole]:
     """A scenario that sets its own scene, and makes its own rounds."""
 
     def decorate(run: Whole) -> Whole:
-        _add(Scenario(name, run, rounds, short, long, stores))
+        _add(Scenario(name, run, rounds, short, long, stores, kept))
         return run
 
     return decorate

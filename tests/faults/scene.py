@@ -175,6 +175,18 @@ class Scene:
                     self.troubles.append(f"{prober.name} does not reach {name} within {RECOVERED:g} s")
         return time.monotonic() - begin
 
+    def hush(self, quiet: bool) -> None:
+        """The senders pause, or go on. Returns when what they had begun has ended."""
+        for writer in self.writers:
+            writer.quiet = quiet
+        if quiet:
+            for writer in self.writers:
+                wait_until(lambda: writer.idle or not writer.is_alive(), f"{writer.name} pauses", RECOVERED)
+
+    def use(self, store: Store) -> None:
+        """Another server is the store from now on."""
+        self._store = store
+
     def recover(self) -> None:
         """To be called when a fault is over."""
         self.recovered.append(self.reach())
@@ -250,7 +262,14 @@ def a_scene(folder: Path, kind: str, seed: int, setup: Setup) -> Iterator[Scene]
             yield stack.enter_context(between(folder, lone, lone, None, seed, setup))
             return
         store = stack.enter_context(a_store(kind, folder / "store", *setup.options))
-        clock = clock_library(folder) if setup.clock else None
+        yield stack.enter_context(on_store(folder, store, seed, setup))
+
+
+@contextlib.contextmanager
+def on_store(folder: Path, store: Store, seed: int, setup: Setup) -> Iterator[Scene]:
+    """A scene of two machines on a server that runs, each behind its own way to it."""
+    clock = clock_library(folder) if setup.clock else None
+    with contextlib.ExitStack() as stack:
         a, b = Machine("a", folder / "a", store), Machine("b", folder / "b", store, clock)
         for machine, more in ((a, setup.env_a), (b, setup.env_b)):
             machine.home.env |= more

@@ -322,6 +322,14 @@ def test_it_says_where_a_loss_was(gone: list[int], where: str) -> None:
     assert f"told; {where}, alice-" in finding.detail
 
 
+def test_where_everything_is_kept_a_loss_is_one_also_if_it_was_told() -> None:
+    run = Run()
+    ids = run.some()
+    run.hands(*ids[1:], lost=1)
+    [finding] = judge(run.events, kept=True).findings
+    assert (finding.kind, finding.count) == (checker.NOT_KEPT, 1)
+
+
 def test_everything_lost_is_the_end_of_it() -> None:
     run = Run()
     run.some(3)

@@ -37,7 +37,8 @@ class Writer(threading.Thread):
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.targets = targets
-        self.quiet = threading.Event()  # set: pauses
+        self.quiet = False  # it is to pause
+        self.idle = False  # it pauses, and nothing of it is in flight
         self._home = home
         self._history = history
         self._every = 1 / rate
@@ -79,12 +80,17 @@ class Writer(threading.Thread):
 
     def _go_on(self) -> bool:
         """Wait for the next one's time. False when it is time to stop."""
-        while self.quiet.is_set() and not self._stopping.wait(0.02):
-            pass
+        while self.quiet and not self._stopping.wait(0.02):
+            self._land()
+            self.idle = True
+        self.idle = False
         now = time.monotonic()
         # After an outage it does not catch up: that would be another load.
         self._next = max(self._next + self._every, now - self._every)
         return not self._stopping.wait(max(0.0, self._next - now))
+
+    def _land(self) -> None:
+        """Have nothing in flight."""
 
     def _intend(self, target: str, *, closing: bool = False) -> str:
         message_id = f"{self.name}-{self._seq}"
@@ -139,33 +145,36 @@ class Windowed(Writer):
     """Keeps `WINDOW` in flight, and sends each once: what has no answer stays unknown."""
 
     def _run(self) -> None:
-        flying: dict[int, str] = {}
+        self._flying: dict[int, str] = {}
         while self._go_on():
             try:
                 rpc = self._connect()
                 target = self.targets[self._seq % len(self.targets)]
                 message_id = self._intend(target)
-                flying[self._ask(rpc, target, message_id)] = message_id
+                self._flying[self._ask(rpc, target, message_id)] = message_id
                 # An answer waits in the socket until the window is full: in an outage all of it is in flight.
-                while len(flying) >= WINDOW:
-                    self._answered(rpc, flying)
+                while len(self._flying) >= WINDOW:
+                    self._answered(rpc)
             except (OSError, EOFError, ValueError) as error:
-                self._give_up(flying, type(error).__name__)
+                self._give_up(type(error).__name__)
                 self._stopping.wait(_PAUSE)
-        self._give_up(flying, "stopped")
+        self._give_up("stopped")
 
-    def _answered(self, rpc: Rpc, flying: dict[int, str]) -> None:
+    def _land(self) -> None:
+        self._give_up("paused")
+
+    def _answered(self, rpc: Rpc) -> None:
         answer = rpc.read()
-        message_id = flying.pop(answer["id"], None)
+        message_id = self._flying.pop(answer["id"], None)
         if message_id is not None:
             self._history.write(Outcome(message_id, *fate_of(answer)))
 
-    def _give_up(self, flying: dict[int, str], why: str) -> None:
+    def _give_up(self, why: str) -> None:
         """Read what was answered before the connection broke; of the rest nobody will hear again."""
         with contextlib.suppress(OSError, EOFError, ValueError):
-            while flying and self._rpc is not None:
-                self._answered(self._rpc, flying)
+            while self._flying and self._rpc is not None:
+                self._answered(self._rpc)
         self._hang_up()
-        if flying:
-            self._history.write(*(Outcome(one, "unknown", why) for one in flying.values()))
-        flying.clear()
+        if self._flying:
+            self._history.write(*(Outcome(one, "unknown", why) for one in self._flying.values()))
+        self._flying.clear()

@@ -19,6 +19,14 @@ class Mutant(NamedTuple):
 
 MUTANTS: dict[str, Mutant] = {
     "no dedupe": Mutant("net: reply dropped, request delivered", 3, checker.TWICE),
+    "no turns": Mutant("net: cut at any moment", 30, checker.ORDER),
+    "unknown as down": Mutant("net: replies dropped for longer than a send waits", 2, checker.REFUSED),
+    "no mail in the journal": Mutant("kill -9 daemon", 4, checker.SILENT),
+    "no reads in the journal": Mutant("kill -9 daemon", 4, checker.TWICE),
+    "read when handed out": Mutant("reader killed before it confirms", 4, checker.TAKEN),
+    "no count of losses": Mutant("FLUSHALL while the receiver is away", 1, checker.SILENT),
+    "losses told for ever": Mutant("FLUSHALL while the receiver is away", 1, checker.FALSE),
+    "no lease asked": Mutant("takeover from a stopped daemon, inbox waiting", 3, checker.TWICE),
 }
 
 
