@@ -83,7 +83,7 @@ def _jobs(options: argparse.Namespace, seed: int) -> list[Job]:
         matching = [one for one in SCENARIOS.values() if name == one.name or fnmatch.fnmatch(one.name, name)]
         if not matching:
             raise KeyError(name)
-        found += matching
+        found += [one for one in matching if one not in found]
     stores = {one.name: [options.store] if options.store else [one.stores[0]] for one in found}
     if options.store == "all":
         stores = {one.name: list(one.stores) for one in found}

@@ -43,6 +43,7 @@ LOG_MISSING = "not in the notify log"
 TOLD_APART = "another count of losses in status or notify log"
 
 VIOLATIONS = (SILENT, FALSE, NOT_KEPT, REFUSED, FOREIGN, TWICE, ORDER, TAKEN, ELSEWHERE)
+OF_THE_END = (SILENT, FALSE, NOT_KEPT, TAKEN)  # known when all was read
 PLACES = ("prefix", "middle", "end")
 _SHOWN = 3
 

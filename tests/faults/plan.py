@@ -20,9 +20,14 @@ from tests.faults.run import Row
 from tests.faults.scenario import SCENARIOS
 from tests.faults.scenarios import (  # noqa: F401  # each adds its scenarios to the list
     administration,
+    clocks,
+    damage,
+    disks,
+    mail,
     network,
     processes,
     rollback,
+    takeovers,
 )
 
 _HANGS = 3600.0  # seconds, after which a run is ended

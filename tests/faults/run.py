@@ -59,16 +59,18 @@ def perform(scenario: Scenario, kind: str, rounds: int, seed: int, folder: Path)
     stage = Stage(folder, kind, seed, rounds)
     row = Row(scenario.name, kind, seed, rounds, folder=str(folder))
     begin = time.monotonic()
+    whole = False
     try:
         scenario.run(stage)
-    except Exception as error:  # the history up to here is judged all the same
+        whole = True
+    except Exception as error:  # what was handed out up to here is judged all the same
         stage.troubles.append(f"{type(error).__name__}: {error}")
         (folder / "traceback.txt").write_text(traceback.format_exc())
     row.seconds = time.monotonic() - begin
     row.troubles = stage.troubles
     row.recovery = max(stage.recovered, default=None)
     if stage.history.exists():
-        _judge(row, stage.history, kept=scenario.kept)
+        _judge(row, stage.history, kept=scenario.kept, whole=whole)
     elif not stage.troubles:
         row.troubles.append("there is no history")
     strays = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -76,10 +78,12 @@ def perform(scenario: Scenario, kind: str, rounds: int, seed: int, folder: Path)
     return row
 
 
-def _judge(row: Row, history: Path, *, kept: bool) -> None:
+def _judge(row: Row, history: Path, *, kept: bool, whole: bool) -> None:
+    """A history that is not `whole` was not read to its end: what is missing in it may still be there."""
     verdict = judge(load(history), kept=kept)
     row.acknowledged, row.unknown, row.refused = verdict.acknowledged, verdict.unknown, verdict.refused
     row.lost, row.told = verdict.lost, verdict.told
     row.twice, row.order = verdict.count(checker.TWICE), verdict.count(checker.ORDER)
-    row.violations = [str(finding) for finding in verdict.violations]
+    ends = () if whole else checker.OF_THE_END
+    row.violations = [str(finding) for finding in verdict.violations if finding.kind not in ends]
     row.notes = [str(finding) for finding in verdict.findings if finding not in verdict.violations]

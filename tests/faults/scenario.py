@@ -38,8 +38,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A named fault, in which all that was acknowledged is `kept`, or may be lost if that is told. `short` and `long` are its rounds in those forms; 0 leaves it out. `stores`: the kinds with
-    which it makes sense, the one that is taken if only one is first."""
+    """A named fault. `short` and `long` are its rounds in those forms; 0 leaves it out.
+
+    `stores`: the kinds with which it makes sense, the one that is taken if only one is first. `kept`: nothing that was
+    acknowledged may be lost; otherwise it may if that is told.
+    """
 
     name: str
     run: Callable[[Stage], None]

@@ -139,6 +139,8 @@ class OneByOne(Writer):
             while self._attempt(target, message_id) != "sent":
                 if self._stopping.wait(_PAUSE):
                     return
+                if self.quiet:  # it may be for ever that its daemon is not there
+                    break
 
 
 class Windowed(Writer):

@@ -49,14 +49,18 @@ def _configured(scene: Scene, name: str, broken: str, well: str) -> None:
 
 @fault("DEBUG SLEEP 3", rounds=2, setup=Setup(options=_DEBUG))
 def debug_sleep_3(scene: Scene) -> None:
-    with scene.store.client() as client:
-        client.execute_command("DEBUG", "SLEEP", "3")
+    _sleep(scene, 3)
 
 
 @fault("DEBUG SLEEP 7", rounds=1, long=6, setup=Setup(options=_DEBUG))
 def debug_sleep_7(scene: Scene) -> None:
-    with scene.store.client() as client:
-        client.execute_command("DEBUG", "SLEEP", "7")
+    _sleep(scene, 7)
+
+
+def _sleep(scene: Scene, seconds: int) -> None:
+    """The whole server, so that its answer comes late, too."""
+    with redis.Redis(unix_socket_path=scene.store.socket, protocol=2, socket_timeout=60) as client:
+        client.execute_command("DEBUG", "SLEEP", str(seconds))
 
 
 # --- what it holds is taken out ---
@@ -82,8 +86,8 @@ def flush_away_restart(scene: Scene) -> None:
     """What was taken is told of also by those who do not remember what they sent."""
     scene.b.home.kill()
     scene.flow(60)
-    flush(scene)
     assert scene.a.home.stop() == 0
+    flush(scene)
     scene.a.home.start()
     scene.flow(20)
     scene.b.home.start()
@@ -127,12 +131,11 @@ def wrong_type(scene: Scene) -> None:
             sorted(client.scan_iter(match=f"mesh:{name}", count=10_000)) if "*" in name else [f"mesh:{name}".encode()]
         )
         for key in keys[-20:]:
-            kind = client.type(key)
-            client.delete(key)
-            if kind in (b"list", b"string"):
-                client.sadd(key, "in the way")
-            else:
-                client.set(key, "in the way")
+            another = client.type(key) != b"set"
+            with client.pipeline(transaction=True) as both:  # else the key may be there again
+                both.delete(key)
+                both.sadd(key, "in the way") if another else both.set(key, "in the way")
+                both.execute()
         scene.history.note(f"{name} is in the way: {len(keys)} keys")
         scene.rest(0.7)
         client.delete(*keys[-20:])

@@ -137,8 +137,8 @@ def behind_restart(stage: Stage) -> None:
         def act(scene: Scene) -> None:
             scene.b.home.kill()
             _behind(scene, pair)
-            pair.promote(scene)
             assert scene.a.home.stop() == 0
+            pair.promote(scene)
             scene.a.home.start()
             scene.flow(20)
             scene.b.home.start()
