@@ -27,7 +27,10 @@ from tests.faults.scenarios import (  # noqa: F401  # each adds its scenarios to
     network,
     processes,
     rollback,
+    sessions,
+    soak,
     takeovers,
+    topology,
 )
 
 _HANGS = 3600.0  # seconds, after which a run is ended

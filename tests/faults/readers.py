@@ -22,11 +22,13 @@ _KEPT = 3  # files that the notify log keeps, beside the one that is written
 class Reader:
     """Hand-overs at one place, written down. `read` and `confirm` fail as `Rpc.call` does."""
 
-    def __init__(self, place: str, home: Home, name: str, history: Recorder) -> None:
+    def __init__(self, place: str, home: Home, name: str, history: Recorder, *, key: str = "id") -> None:
+        """`key`: by which field of a message it is known to the history."""
         self.place = place
         self.home = home
         self.name = name
         self.history = history
+        self._key = key
 
     def read(self, rpc: Rpc, limit: int) -> tuple[int, str | None, int]:
         """Have mail handed out, unconfirmed: the number of the take, its receipt, and how many messages it has."""
@@ -35,7 +37,7 @@ class Reader:
     def given(self, result: dict[str, Any]) -> tuple[int, str | None, int]:
         """What an `inbox` with a receipt has answered."""
         take = self.history.next_take()
-        ids = [message["id"] for message in result["messages"]]
+        ids = [message[self._key] for message in result["messages"]]
         if ids or result["lost"]:
             self.history.write(Handed(self.place, self.name, take, ids, result["lost"]))
         return take, result.get("receipt"), len(ids)
@@ -63,6 +65,12 @@ class Reader:
                 self.confirm(rpc, take, receipt)
                 count += found
         return count
+
+    def printed(self, ids: list[str]) -> None:
+        """A client that may have been killed has shown these: whether it could confirm that, nobody knows."""
+        if ids:
+            take = self.history.next_take()
+            self.history.write(Handed(self.place, self.name, take, ids), Confirmed(take, sure=False))
 
     def look_up(self) -> None:
         """Write down what the notify log and `status` say at the end."""

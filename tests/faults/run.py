@@ -70,7 +70,7 @@ def perform(scenario: Scenario, kind: str, rounds: int, seed: int, folder: Path)
     row.troubles = stage.troubles
     row.recovery = max(stage.recovered, default=None)
     if stage.history.exists():
-        _judge(row, stage.history, kept=scenario.kept, whole=whole)
+        _judge(row, stage.history, scenario, whole=whole)
     elif not stage.troubles:
         row.troubles.append("there is no history")
     strays = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -78,12 +78,15 @@ def perform(scenario: Scenario, kind: str, rounds: int, seed: int, folder: Path)
     return row
 
 
-def _judge(row: Row, history: Path, *, kept: bool, whole: bool) -> None:
+def _judge(row: Row, history: Path, scenario: Scenario, *, whole: bool) -> None:
     """A history that is not `whole` was not read to its end: what is missing in it may still be there."""
-    verdict = judge(load(history), kept=kept)
+    verdict = judge(load(history), kept=scenario.kept)
     row.acknowledged, row.unknown, row.refused = verdict.acknowledged, verdict.unknown, verdict.refused
     row.lost, row.told = verdict.lost, verdict.told
     row.twice, row.order = verdict.count(checker.TWICE), verdict.count(checker.ORDER)
-    ends = () if whole else checker.OF_THE_END
-    row.violations = [str(finding) for finding in verdict.violations if finding.kind not in ends]
-    row.notes = [str(finding) for finding in verdict.findings if finding not in verdict.violations]
+    allowed = {checker.TWICE} if scenario.again else set()
+    allowed |= set() if whole else set(checker.OF_THE_END)
+    row.violations = [str(finding) for finding in verdict.violations if finding.kind not in allowed]
+    row.notes = [str(finding) for finding in verdict.findings if str(finding) not in row.violations]
+    if not whole:
+        row.notes = [note for note in row.notes if not note.startswith(checker.OF_THE_END)]

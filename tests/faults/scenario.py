@@ -41,7 +41,8 @@ class Scenario:
     """A named fault. `short` and `long` are its rounds in those forms; 0 leaves it out.
 
     `stores`: the kinds with which it makes sense, the one that is taken if only one is first. `kept`: nothing that was
-    acknowledged may be lost; otherwise it may if that is told.
+    acknowledged may be lost; otherwise it may if that is told. `again`: what was read may come again, because that it
+    was is among what is damaged.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Scenario:
     long: int
     stores: Sequence[str]
     kept: bool
+    again: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -88,6 +90,7 @@ def fault(
     setup: Setup | None = None,
     closing: bool = True,
     kept: bool = True,
+    again: bool = False,
 ) -> Callable[[Act], Act]:
     """A fault under load: the function breaks something and mends it, once a round.
 
@@ -99,7 +102,7 @@ def fault(
             with a_scene(stage.folder, stage.kind, stage.seed, setup or Setup()) as scene:
                 under_load(stage, scene, act, closing=closing)
 
-        _add(Scenario(name, run, rounds, short, long, stores, kept))
+        _add(Scenario(name, run, rounds, short, long, stores, kept, again))
         return act
 
     return decorate

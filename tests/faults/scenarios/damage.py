@@ -52,12 +52,12 @@ def _in_a_journal(scene: Scene, damage: Damage) -> None:
     scene.b.home.start()
 
 
-@fault("one bit of a receiver's journal flips", rounds=4, short=3, long=24, kept=False)
+@fault("one bit of a receiver's journal flips", rounds=4, short=3, long=24, kept=False, again=True)
 def journal_flip(scene: Scene) -> None:
     _in_a_journal(scene, _flip)
 
 
-@fault("one bit of a receiver's journal flips; the store was emptied", rounds=3, long=20, kept=False)
+@fault("one bit of a receiver's journal flips; the store was emptied", rounds=3, long=20, kept=False, again=True)
 def journal_flip_flush(scene: Scene) -> None:
     """What the journal lost is not in the store either: it is told."""
     scene.b.home.kill()
@@ -67,7 +67,7 @@ def journal_flip_flush(scene: Scene) -> None:
     scene.b.home.start()
 
 
-@fault("a receiver's journal is cut at its end", rounds=3, short=1, kept=False)
+@fault("a receiver's journal is cut at its end", rounds=3, short=1, kept=False, again=True)
 def journal_cut(scene: Scene) -> None:
     _in_a_journal(scene, _cut)
 
@@ -77,7 +77,7 @@ def journal_zeroes(scene: Scene) -> None:
     _in_a_journal(scene, _zeroes)
 
 
-@fault("a block of a receiver's journal is zeroes", rounds=3, kept=False)
+@fault("a block of a receiver's journal is zeroes", rounds=3, kept=False, again=True)
 def journal_hole(scene: Scene) -> None:
     _in_a_journal(scene, _hole)
 
@@ -109,16 +109,16 @@ def _in_another_file(scene: Scene, damage: Damage) -> None:
         scene.b.home.run("register", name)
 
 
-@fault("one bit of another file of the receiver flips", rounds=6, short=0, long=30, kept=False)
+@fault("one bit of another file of the receiver flips", rounds=6, short=0, long=30, kept=False, again=True)
 def other_flip(scene: Scene) -> None:
     _in_another_file(scene, _flip)
 
 
-@fault("another file of the receiver is cut", rounds=6, long=30, kept=False)
+@fault("another file of the receiver is cut", rounds=6, long=30, kept=False, again=True)
 def other_cut(scene: Scene) -> None:
     _in_another_file(scene, _cut)
 
 
-@fault("zeroes at the end of another file of the receiver", rounds=6, long=30, kept=False)
+@fault("zeroes at the end of another file of the receiver", rounds=6, long=30, kept=False, again=True)
 def other_zeroes(scene: Scene) -> None:
     _in_another_file(scene, _zeroes)

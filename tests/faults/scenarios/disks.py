@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 
 from tests.faults.broken import fill
@@ -63,6 +62,12 @@ def state_full_kill(scene: Scene, disk: SlowDisk) -> None:
     scene.b.home.start()
 
 
+@_receiver_s(_STATE, "state folder read-only 3 s", calls="write", error=errno.EROFS, rounds=2)
+def state_read_only(scene: Scene, disk: SlowDisk) -> None:
+    with _broken(disk):
+        scene.rest(3)
+
+
 @_receiver_s(_CACHE, "cache folder (notify log) full 3 s", calls="write", error=errno.ENOSPC)
 def cache_full(scene: Scene, disk: SlowDisk) -> None:
     with _broken(disk):
@@ -92,47 +97,27 @@ def disk_hangs(scene: Scene, disk: SlowDisk) -> None:
     scene.rest(7)
 
 
-# --- real disks: as root, in a mount namespace of the daemon's own ---
-
-
-def _inside(scene: Scene, *command: str) -> None:
-    subprocess.run(["nsenter", "-m", "-t", str(scene.b.pid), *command], check=True, capture_output=True)
-
-
-def _with_mounts(stage: Stage, steps: str, act: Callable[[Scene], None]) -> None:
-    """A scene whose machine b has done these `steps` of a shell before its daemon."""
-    if os.geteuid() != 0:
-        stage.troubles.append("needs root: its disk is mounted")
-        return
-    with a_scene(stage.folder, stage.kind, stage.seed, Setup()) as scene:
-        scene.b.home.state.mkdir(parents=True, mode=0o700)
-        scene.b.home.through = ("unshare", "-m", "sh", "-c", f'{steps} && exec "$@"', "sh")
-        under_load(stage, scene, act)
-
-
-@whole("state folder read-only 3 s", rounds=2)
-def state_read_only(stage: Stage) -> None:
-    state = stage.folder / "b" / ".local/state/agent-mesh"
-
-    def act(scene: Scene) -> None:
-        _inside(scene, "mount", "-o", "remount,bind,ro", str(state))
-        scene.rest(3)
-        _inside(scene, "mount", "-o", "remount,bind,rw", str(state))
-
-    _with_mounts(stage, f"mount --bind {state} {state}", act)
+# --- a real disk: as root, in a mount namespace of the daemon's own ---
 
 
 @whole("state folder on a small disk, full 3 s", rounds=2)
 def small_disk(stage: Stage) -> None:
-    state = stage.folder / "b" / ".local/state/agent-mesh"
+    if os.geteuid() != 0:
+        stage.troubles.append("needs root: a disk is mounted")
+        return
+    with a_scene(stage.folder, stage.kind, stage.seed, Setup()) as scene:
+        state = scene.b.home.state
+        state.mkdir(parents=True, mode=0o700)
+        mount = f'mount -t tmpfs -o size=4m,mode=700 small {state} && exec "$@"'
+        scene.b.home.through = ("unshare", "-m", "sh", "-c", mount, "sh")
+        under_load(stage, scene, _fill_for_a_while)
 
-    def act(scene: Scene) -> None:
-        filler = f"/proc/{scene.b.pid}/root{state}/filler"
-        fill(filler)
-        scene.rest(3)
-        os.unlink(filler)
 
-    _with_mounts(stage, f"mount -t tmpfs -o size=4m,mode=700 small {state}", act)
+def _fill_for_a_while(scene: Scene) -> None:
+    filler = f"/proc/{scene.b.pid}/root{scene.b.home.state}/filler"
+    fill(filler)
+    scene.rest(3)
+    os.unlink(filler)
 
 
 @whole("state folder removed under load, then kill -9", rounds=2, short=1)

@@ -1,0 +1,287 @@
+"""Stores that are more than one, or that prove who they are: Sentinel, Cluster, TLS. What a failover takes is told."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.faults.machines import Machine
+from tests.faults.scenario import EXTERNAL, Stage, under_load, whole
+from tests.faults.scene import RECOVERED, Scene, Setup, between
+from tests.helper import Store, free_port, wait_until
+from tests.store.servers import a_store, is_up, trouble
+from tests.store.test_topology import certificates, openssl
+
+_GROUP = "mesh-main"
+_LAST_SLOT = 16383
+
+
+@contextlib.contextmanager
+def _at(stage: Stage, store: Store, url: str) -> Iterator[Scene]:
+    """A scene whose machines find the store by this URL themselves."""
+    with contextlib.ExitStack() as stack:
+        machines = [Machine(label, stage.folder / label, store) for label in "ab"]
+        for machine in machines:
+            machine.home.env["AGENT_MESH_REDIS_URL"] = url
+            stack.callback(machine.close)
+        yield stack.enter_context(between(stage.folder, machines[0], machines[1], store, stage.seed, Setup()))
+
+
+# --- Sentinel ---
+
+
+class Sentinel:
+    """A group of two servers, and a sentinel that needs nobody's agreement."""
+
+    def __init__(self, folder: Path, servers: dict[int, Store]) -> None:
+        self.servers = servers  # by their ports
+        self.port = free_port()
+        folder.mkdir()
+        (folder / "sentinel.conf").write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
+            f"sentinel monitor {_GROUP} 127.0.0.1 {next(iter(servers))} 1\n"
+            f"sentinel down-after-milliseconds {_GROUP} 700\n"
+            f"sentinel failover-timeout {_GROUP} 1500\n"
+        )
+        with open(folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                ["redis-server", str(folder / "sentinel.conf"), "--sentinel"],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.client: Any = redis.Redis(port=self.port, protocol=2)
+
+    def master(self) -> int:
+        """Its port."""
+        return int(self.client.sentinel_master(_GROUP)["port"])
+
+    def is_whole(self) -> bool:
+        """Whether the other one follows, and the sentinel knows it."""
+        with contextlib.suppress(redis.RedisError):
+            followers = self.client.sentinel_slaves(_GROUP)
+            return bool(followers) and all(one["master-link-status"] == "ok" for one in followers)
+        return False
+
+    def wait_for_failover(self, scene: Scene, before: int) -> None:
+        wait_until(lambda: self.master() != before, "the sentinel has failed over", RECOVERED)
+        scene.use(self.servers[self.master()])
+
+    def close(self) -> None:
+        self.client.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _sentinel(stage: Stage) -> Iterator[tuple[Scene, Sentinel]]:
+    ports = [free_port(), free_port()]
+    options = (*Setup().options, "--repl-diskless-sync-delay", "0")
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(a_store(stage.kind, stage.folder / "one", *options, port=ports[0]))
+        follows = (*options, "--replicaof", f"127.0.0.1 {ports[0]}")
+        other = stack.enter_context(a_store(stage.kind, stage.folder / "other", *follows, port=ports[1]))
+        group = Sentinel(stage.folder / "sentinel", {ports[0]: one, ports[1]: other})
+        stack.callback(group.close)
+        wait_until(group.is_whole, "the sentinel knows master and replica", RECOVERED)
+        url = f"redis+sentinel://127.0.0.1:{group.port}/{_GROUP}"
+        yield stack.enter_context(_at(stage, one, url)), group
+
+
+@whole("sentinel: failover asked for", rounds=2, short=1, long=20, stores=["redis"], kept=False)
+def sentinel_asked(stage: Stage) -> None:
+    with _sentinel(stage) as (scene, group):
+
+        def act(scene: Scene) -> None:
+            wait_until(group.is_whole, "the replica follows", RECOVERED)
+            before = group.master()
+            wait_until(lambda: _is_asked(group), "the sentinel fails over when asked", RECOVERED)
+            group.wait_for_failover(scene, before)
+
+        under_load(stage, scene, act)
+
+
+def _is_asked(group: Sentinel) -> bool:
+    """It refuses for a while after the last time."""
+    with contextlib.suppress(redis.ResponseError):
+        group.client.execute_command("SENTINEL", "FAILOVER", _GROUP)
+        return True
+    return False
+
+
+@whole("sentinel: primary killed", rounds=2, short=0, long=20, stores=["redis"], kept=False)
+def sentinel_killed(stage: Stage) -> None:
+    with _sentinel(stage) as (scene, group):
+
+        def act(scene: Scene) -> None:
+            wait_until(group.is_whole, "the replica follows", RECOVERED)
+            before = group.master()
+            group.servers[before].kill()
+            group.wait_for_failover(scene, before)
+            group.servers[before].start()  # the sentinel makes it follow
+
+        under_load(stage, scene, act)
+
+
+@whole("sentinel: primary stopped, comes back", rounds=1, long=10, stores=["redis"], kept=False)
+def sentinel_stopped(stage: Stage) -> None:
+    """What it takes when it comes back, before it hears that it is none, is gone."""
+    with _sentinel(stage) as (scene, group):
+
+        def act(scene: Scene) -> None:
+            wait_until(group.is_whole, "the replica follows", RECOVERED)
+            before = group.master()
+            group.servers[before].pause()
+            group.wait_for_failover(scene, before)
+            scene.rest(3)
+            group.servers[before].resume()
+
+        under_load(stage, scene, act)
+
+
+# --- Cluster ---
+
+
+class Nodes:
+    """A cluster of two masters, of which one has the mesh's slot, and a replica of that one."""
+
+    def __init__(self, stage: Stage, stack: contextlib.ExitStack) -> None:
+        self.ports = [free_port() for _ in range(3)]
+        options = (*Setup().options, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+        options = (*options, "--repl-diskless-sync-delay", "0")
+        self.nodes = [
+            stack.enter_context(a_store(stage.kind, stage.folder / str(n), *options, port=port))
+            for n, port in enumerate(self.ports)
+        ]
+        self.clients: list[Any] = [stack.enter_context(node.client()) for node in self.nodes]
+        slot = self.clients[0].execute_command("CLUSTER", "KEYSLOT", "{mesh}")
+        middle = slot // 2
+        self.clients[0].execute_command("CLUSTER", "ADDSLOTSRANGE", middle, _LAST_SLOT)
+        self.clients[1].execute_command("CLUSTER", "ADDSLOTSRANGE", 0, middle - 1)
+        for client in self.clients[1:]:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", self.ports[0])
+        wait_until(lambda: all("3" in self._info(n, "known_nodes") for n in range(3)), "the nodes know each other", 60)
+        self.id = self.clients[0].execute_command("CLUSTER", "MYID").decode()
+        wait_until(self._follows, "the third is its replica", RECOVERED)
+        wait_until(lambda: all("ok" in self._info(n, "state") for n in range(3)), "the nodes agree", RECOVERED)
+        self.master, self.replica = 0, 2
+
+    def _info(self, node: int, what: str) -> str:
+        info: bytes = self.clients[node].execute_command("CLUSTER", "INFO")
+        lines = info.decode().splitlines()
+        return next(line for line in lines if line.startswith(f"cluster_{what}:"))
+
+    def _follows(self) -> bool:
+        with contextlib.suppress(redis.ResponseError):  # it does not know that node yet
+            self.clients[2].execute_command("CLUSTER", "REPLICATE", self.id)
+            return True
+        return False
+
+    def is_whole(self) -> bool:
+        """Whether the master has its replica in step."""
+        with contextlib.suppress(redis.RedisError):
+            said = self.clients[self.replica].info("replication")
+            return bool(said["role"] == "slave" and said["master_link_status"] == "up")
+        return False
+
+    def wait_for_failover(self, scene: Scene) -> None:
+        self.master, self.replica = self.replica, self.master
+
+        def has_it() -> bool:
+            return bool(self.clients[self.master].info("replication")["role"] == "master")
+
+        wait_until(has_it, "the replica has taken over", RECOVERED)
+        scene.use(self.nodes[self.master])
+
+
+@contextlib.contextmanager
+def _cluster(stage: Stage) -> Iterator[tuple[Scene, Nodes]]:
+    with contextlib.ExitStack() as stack:
+        nodes = Nodes(stage, stack)
+        url = f"redis+cluster://127.0.0.1:{nodes.ports[1]}"
+        yield stack.enter_context(_at(stage, nodes.nodes[0], url)), nodes
+
+
+@whole("cluster: CLUSTER FAILOVER", rounds=2, short=1, long=20, stores=EXTERNAL)
+def cluster_failover(stage: Stage) -> None:
+    """One that is asked for waits until the replica has all: nothing is lost."""
+    with _cluster(stage) as (scene, nodes):
+
+        def act(scene: Scene) -> None:
+            wait_until(nodes.is_whole, "the replica follows", RECOVERED)
+            nodes.clients[nodes.replica].execute_command("CLUSTER", "FAILOVER")
+            nodes.wait_for_failover(scene)
+
+        under_load(stage, scene, act)
+
+
+@whole("cluster: the slot's master killed", rounds=2, long=20, stores=EXTERNAL, kept=False)
+def cluster_killed(stage: Stage) -> None:
+    with _cluster(stage) as (scene, nodes):
+
+        def act(scene: Scene) -> None:
+            wait_until(nodes.is_whole, "the replica follows", RECOVERED)
+            killed = nodes.nodes[nodes.master]
+            killed.kill()
+            nodes.wait_for_failover(scene)
+            killed.start()
+
+        under_load(stage, scene, act)
+
+
+# --- TLS ---
+
+
+@whole("TLS: server restarted with certificates that are right, and wrong", rounds=2, short=1, long=20)
+def tls(stage: Stage) -> None:
+    """An expired certificate, another host's, and one of an unknown CA are refused by name, and mail waits for the
+    right one."""
+    folder = stage.folder / "tls"
+    certificates(folder)
+    _sign(folder, "other", "-days", "2", names="IP:127.0.0.9")
+    _sign(folder, "expired", "-days", "-1", names="IP:127.0.0.1")
+    port = free_port()
+
+    def options(certificate: str) -> tuple[str, ...]:
+        return (
+            *(*Setup().options, "--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no"),
+            *("--tls-cert-file", str(folder / f"{certificate}.crt"), "--tls-key-file", str(folder / "server.key")),
+            *("--tls-ca-cert-file", str(folder / "ca.crt")),
+        )
+
+    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.crt'}"
+    with (
+        a_store(stage.kind, stage.folder / "store", *options("server")) as store,
+        _at(stage, store, url) as scene,
+    ):
+
+        def act(scene: Scene) -> None:
+            for certificate in ("expired", "other"):
+                _present(store, folder / f"{certificate}.crt")
+                store.kill()
+                store.start()
+                said = trouble(scene.b.home)
+                stage.expect("certificate" in said.lower(), f"{certificate}: {said}")
+                _present(store, folder / "server.crt")
+                store.kill()
+                store.start()
+                wait_until(lambda: is_up(scene.b.home), "the store is up", RECOVERED)
+
+        under_load(stage, scene, act)
+
+
+def _present(store: Store, certificate: Path) -> None:
+    """From its next start on the server shows this one."""
+    place = store.command.index("--tls-cert-file") + 1
+    store.command[place] = str(certificate)
+
+
+def _sign(folder: Path, name: str, *options: str, names: str) -> None:
+    (folder / f"{name}.names").write_text(f"subjectAltName={names}\n")
+    sign = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.names", *options)
+    openssl(folder, "x509", "-req", "-in", "server.csr", *sign, "-out", f"{name}.crt")
