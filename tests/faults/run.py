@@ -89,4 +89,5 @@ def _judge(row: Row, history: Path, scenario: Scenario, *, whole: bool) -> None:
     row.violations = [str(finding) for finding in verdict.violations if finding.kind not in allowed]
     row.notes = [str(finding) for finding in verdict.findings if str(finding) not in row.violations]
     if not whole:
+        row.lost = 0
         row.notes = [note for note in row.notes if not note.startswith(checker.OF_THE_END)]
