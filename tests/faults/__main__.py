@@ -10,6 +10,7 @@ import argparse
 import fnmatch
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> int:
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there, too")
     parser.add_argument("--row", type=Path, metavar="FILE", help=argparse.SUPPRESS)  # for whoever started this process
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, as after a Ctrl-C
     if options.list:
         for scenario in SCENARIOS.values():
             print(f"{scenario.name:70} {', '.join(scenario.stores)}")

@@ -19,6 +19,7 @@ class Side:
         self.ended = False  # nothing more comes from it
         self.peer: Side
         self.silent = False  # half-open: it hangs for ever, also when the way is whole again
+        self.marked = False  # the reply to what came from it last breaks it
         self.doomed = False  # reset as soon as nothing waits for it any more
 
 

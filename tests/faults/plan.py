@@ -6,7 +6,6 @@ import concurrent.futures
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -70,45 +69,71 @@ def mutants(seed: int) -> list[Job]:
     ]
 
 
+def environment(mutant: str) -> dict[str, str]:
+    """What a run sees. With a mutant every daemon that it starts is that one."""
+    return {**os.environ, **variables(mutant)}
+
+
+class Runs:
+    """Runs in processes of their own. Whoever ends this one ends them."""
+
+    def __init__(self, keep: Path) -> None:
+        self._keep = keep
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def end(self) -> None:
+        """Each ends what it has started."""
+        for process in list(self._processes):
+            process.terminate()
+
+    def make(self, job: Job) -> Row:
+        folder = job.folder(self._keep)
+        folder.mkdir(parents=True, exist_ok=True)
+        answer, said = folder / "row.json", folder / "said.txt"
+        command = [sys.executable, "-m", "tests.faults", job.name, "--store", job.kind, "--rounds", str(job.rounds)]
+        command += ["--seed", str(job.seed), "--keep", str(folder), "--row", str(answer)]
+        with open(said, "wb") as out:
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, start_new_session=True, env=environment(job.mutant)
+            )
+            self._processes.add(process)
+            try:
+                process.wait(_HANGS)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
+            finally:
+                self._processes.discard(process)
+        try:
+            row = msgspec.json.decode(answer.read_bytes(), type=Row)
+        except FileNotFoundError:
+            text = said.read_text(errors="replace")[-_TAIL:]
+            row = Row(job.name, job.kind, job.seed, job.rounds, troubles=[f"no result: {text}"], folder=str(folder))
+        row = _as_expected(job, row) if job.mutant else row
+        if not row.failed:
+            shutil.rmtree(folder, ignore_errors=True)
+        return row
+
+
 def carry_out(jobs: Sequence[Job], keep: Path, at_a_time: int) -> list[Row]:
-    """Run them all, and say how each ended as it does."""
+    """Run them all, so many at a time, and say how each ended as it does."""
     rows: dict[Job, Row] = {}
+    runs = Runs(keep)
     with concurrent.futures.ThreadPoolExecutor(at_a_time) as pool:
-        running = {pool.submit(_in_a_process, job, keep): job for job in jobs}
-        for done in concurrent.futures.as_completed(running):
-            job, row = running[done], done.result()
-            rows[job] = row = _as_expected(job, row) if job.mutant else row
-            print(row, flush=True)
+        running = {pool.submit(runs.make, job): job for job in jobs}
+        try:
+            for done in concurrent.futures.as_completed(running):
+                row = rows[running[done]] = done.result()
+                print(row, flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            runs.end()
+            raise
     return [rows[job] for job in jobs]
 
 
-def _in_a_process(job: Job, keep: Path) -> Row:
-    folder = job.folder(keep)
-    folder.mkdir(parents=True, exist_ok=True)
-    answer, said = folder / "row.json", folder / "said.txt"
-    command = [sys.executable, "-m", "tests.faults", job.name, "--store", job.kind, "--rounds", str(job.rounds)]
-    command += ["--seed", str(job.seed), "--keep", str(keep), "--row", str(answer)]
-    with open(said, "wb") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, start_new_session=True, env=os.environ | variables(job.mutant)
-        )
-        try:
-            process.wait(_HANGS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    try:
-        row = msgspec.json.decode(answer.read_bytes(), type=Row)
-    except FileNotFoundError:
-        text = said.read_text(errors="replace")[-_TAIL:]
-        row = Row(job.name, job.kind, job.seed, job.rounds, troubles=[f"no result: {text}"], folder=str(folder))
-    if not row.failed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return row
-
-
 def _as_expected(job: Job, row: Row) -> Row:
-    """The row of a mutant: it fails if the mutant was not found."""
+    """The row of a mutant: it fails if the mutant was not found, and is right if it was."""
     kind = MUTANTS[job.mutant].found_as
     found = [line for line in row.violations if line.startswith(f"{kind}:")]
     row.name = f"{job.name}, mutant: {job.mutant}"

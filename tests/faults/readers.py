@@ -64,6 +64,8 @@ class Reader:
                     break
                 self.confirm(rpc, take, receipt)
                 count += found
+                if not found:  # but losses
+                    break
         return count
 
     def printed(self, ids: list[str]) -> None:

@@ -22,7 +22,7 @@ from tests.faults.history import EVERYBODY, Hosts, Recorder
 from tests.faults.leaks import Footprint, clients_of, endless_keys, footprint
 from tests.faults.machines import Machine, clock_library
 from tests.faults.readers import LiveReader, Reader
-from tests.faults.writers import OneByOne, Windowed, Writer
+from tests.faults.writers import OneByOne, Volleys, Windowed, Writer
 from tests.helper import Home, Store, wait_until
 from tests.mesh.peer import receiving
 from tests.store.servers import a_store, is_up
@@ -98,7 +98,8 @@ class Scene:
         self._hosted = [self.bob, self.carol, self.anna]
         self.readers = list(self._hosted)
         self.live = [LiveReader(reader, seed + n) for n, reader in enumerate((self.bob, self.anna))]
-        self.writers = self._writers()
+        self._volleys = [self.writer(Volleys, f"v-{m.label}", m, [t]) for m, t in ((a, "bob"), (b, "anna"))]
+        self.writers = [*self._writers(), *self._volleys]
         self._probers = [self.writer(Prober, f"probe-{m.label}-{t}", m, [t]) for m, t in ((a, "bob"), (b, "anna"))]
 
     @property
@@ -122,7 +123,7 @@ class Scene:
         return kind(name, machine.home, targets, self.history, rate, size=setup.size, private=setup.private)
 
     def _writers(self) -> list[Writer]:
-        """Half one by one, half with a window; three of four on `a`, and one of each that broadcasts."""
+        """Half one by one, half with a window; two of three on `a`, and one of each that broadcasts."""
         kinds = (OneByOne, Windowed)
         plan = [
             *((kind, self.a, ["bob", "carol"]) for kind in kinds * 2),
@@ -174,6 +175,11 @@ class Scene:
             for prober, name, reached in zip(self._probers, names, found, strict=True):
                 assert reached, f"{prober.name} does not reach {name} within {RECOVERED:g} s"
         return time.monotonic() - begin
+
+    def volley(self) -> None:
+        """Some messages as one piece at each machine, for what happens in the next moment."""
+        for volleys in self._volleys:
+            volleys.fire()
 
     def hush(self, quiet: bool) -> None:
         """The senders pause, or go on. Returns when what they had begun has ended."""

@@ -33,7 +33,9 @@ class Way:
         self._sides: set[Side] = set()
         self._frozen = self._swallowing = self._closing = self._trickling = False
         self._deaf_to_replies = False
-        self._cut_replies: float | None = None  # the part of the next reply that passes before its connection breaks
+        self._cut_requests: bytes | None = None  # what is in those that break their connections
+        self._cut_replies: bytes | None = None  # what is in the requests whose replies do
+        self._part = 0.0  # of such a reply that passes before
         self._delay = 0.0
         self._late = Late()
         self._listener: socket.socket | None = None
@@ -79,43 +81,28 @@ class Way:
 
         self._order(work)
 
-    def cut_after_request(self) -> None:
-        """The next request of each connection reaches the store; then the connection breaks, without the reply."""
-        self._break_replies(0.0)
+    def cut_before_request(self, mark: bytes = b"") -> None:
+        """Each next request with this in it is lost, and its connection breaks."""
+        self._set(_cut_requests=mark)
 
-    def cut_in_reply(self) -> None:
-        """Half of the next reply on each connection passes, then it breaks."""
-        self._break_replies(0.5)
-
-    def _break_replies(self, part: float) -> None:
-        def work() -> None:
-            self._cut_replies = part
-
-        self._order(work)
+    def cut_in_reply(self, part: float, mark: bytes = b"") -> None:
+        """This part of each next reply to a request with `mark` in it passes, and its connection breaks."""
+        self._set(_cut_replies=mark, _part=part)
 
     def drop_replies(self) -> None:
         """Requests reach the store, and no reply comes. What was open meanwhile is broken when the way is healed."""
-
-        def work() -> None:
-            self._deaf_to_replies = True
-
-        self._order(work)
+        self._set(_deaf_to_replies=True)
 
     def trickle(self) -> None:
         """One byte at a time, in both directions."""
-
-        def work() -> None:
-            self._trickling = True
-
-        self._order(work)
+        self._set(_trickling=True)
 
     def delay(self, seconds: float) -> None:
         """So much later, in each direction."""
+        self._set(_delay=seconds)
 
-        def work() -> None:
-            self._delay = seconds
-
-        self._order(work)
+    def _set(self, **values: object) -> None:
+        self._order(lambda: self.__dict__.update(values))
 
     def lead_to(self, store: Store) -> None:
         """Break every connection; new ones lead to another store."""
@@ -132,8 +119,10 @@ class Way:
         def work() -> None:
             if self._deaf_to_replies:
                 self._cut()  # their replies would answer other requests
-            self._frozen = self._swallowing = self._trickling = self._deaf_to_replies = False
-            self._cut_replies, self._delay = None, 0.0
+            self._frozen = self._swallowing = self._trickling = False
+            self._deaf_to_replies = False
+            self._cut_requests = self._cut_replies = None
+            self._delay = 0.0
             if self._listener is None:
                 self._listen()
             self._watch_all()
@@ -234,8 +223,13 @@ class Way:
         """What came from one side, to the other, as the way is just now."""
         if side.of_store and self._deaf_to_replies:
             return
-        if side.of_store and self._cut_replies is not None and data:
-            data = data[: int(len(data) * self._cut_replies)]
+        if not side.of_store:
+            if self._cut_requests is not None and self._cut_requests in data:
+                side.doomed = True
+                return
+            side.marked = self._cut_replies is not None and self._cut_replies in data
+        elif side.peer.marked and data:
+            data = data[: int(len(data) * self._part)]
             side.peer.doomed = True
         if self._delay and data:
             self._late.put(self._delay, side.peer, data)

@@ -12,6 +12,7 @@ from tests.faults.history import EVERYBODY, Intends, Outcome, Recorder
 from tests.helper import Home, Rpc
 
 WINDOW = 8  # messages of a `Windowed` that are in flight
+VOLLEY = 16  # messages that a `Volleys` sends at once
 NOTHING_HAPPENED = {
     # Kinds of errors after which the message was certainly not sent.
     *("busy", "denied", "full", "not_allowed", "not_found", "unavailable", "usage"),
@@ -180,3 +181,66 @@ class Windowed(Writer):
         if self._flying:
             self._history.write(*(Outcome(one, "unknown", why) for one in self._flying.values()))
         self._flying.clear()
+
+
+class _Gathered(Rpc):
+    """Keeps what is asked until it is sent as one piece."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._asked: list[bytes] = []
+
+    def raw(self, data: bytes) -> None:
+        self._asked.append(data)
+
+    def send_all(self) -> None:
+        data, self._asked = b"".join(self._asked), []
+        super().raw(data)
+
+
+class Volleys(Writer):
+    """`VOLLEY` messages as one piece when it is told to, each once: what happens then, happens to all of them."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._wanted = threading.Event()
+        self._written = threading.Event()
+        self.idle = True
+
+    def fire(self) -> None:
+        """Send a volley, unless the last one still waits for its answers. Returns when it is written."""
+        if self.idle:
+            self.idle = False
+            self._written.clear()
+            self._wanted.set()
+            self._written.wait(_PAUSE * 100)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            if self._wanted.wait(0.1):
+                self._wanted.clear()
+                self._volley(self.targets[self._seq // VOLLEY % len(self.targets)])
+                self.idle = True
+
+    def _volley(self, target: str) -> None:
+        ids = [f"{self.name}-{self._seq + n}" for n in range(VOLLEY)]
+        self._history.write(*(Intends(self.name, target, one, self._seq + n) for n, one in enumerate(ids)))
+        self._seq += VOLLEY
+        flying: dict[int, str] = {}
+        ended: list[Outcome] = []
+        try:
+            rpc = _Gathered(self._home.socket)
+        except OSError as error:
+            self._written.set()
+            self._history.write(*(Outcome(one, "refused", type(error).__name__) for one in ids))
+            return
+        with rpc, contextlib.suppress(OSError, EOFError, ValueError):
+            flying = {self._ask(rpc, target, one): one for one in ids}
+            try:
+                rpc.send_all()
+            finally:
+                self._written.set()
+            while flying:
+                answer = rpc.read()
+                ended.append(Outcome(flying.pop(answer["id"]), *fate_of(answer)))
+        self._history.write(*ended, *(Outcome(one, "unknown", "no answer") for one in flying.values()))

@@ -19,7 +19,7 @@ class Mutant(NamedTuple):
 
 MUTANTS: dict[str, Mutant] = {
     "no dedupe": Mutant("net: reply dropped, request delivered", 3, checker.TWICE),
-    "no turns": Mutant("net: cut at any moment", 30, checker.ORDER),
+    "no turns": Mutant("net: cut before the request", 4, checker.ORDER),
     "unknown as down": Mutant("net: replies dropped for longer than a send waits", 2, checker.REFUSED),
     "no mail in the journal": Mutant("kill -9 daemon", 4, checker.SILENT),
     "no reads in the journal": Mutant("kill -9 daemon", 4, checker.TWICE),

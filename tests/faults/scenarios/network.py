@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tests.faults.scenario import fault
 from tests.faults.scene import Scene, Setup
 from tests.faults.way import Way
 
+_VOLLEY = b"v-"  # in the ids of volleys, and in nothing else
 
-def _some(scene: Scene) -> list[Way]:
-    """The way of one machine, of the other, or of both."""
-    return scene.random.choice([[scene.a.way], [scene.b.way], [scene.a.way, scene.b.way]])
+
+def _some(scene: Scene) -> Sequence[Way]:
+    """The way of one machine, of the other, or of both: each in its turn."""
+    return ([scene.a.way], [scene.b.way], [scene.a.way, scene.b.way])[len(scene.recovered) % 3]
 
 
 def _both(scene: Scene) -> list[Way]:
@@ -23,14 +27,26 @@ def _heal(scene: Scene) -> None:
 
 @fault("net: cut at any moment", rounds=6, short=6, long=30)
 def cut(scene: Scene) -> None:
+    scene.volley()
     for way in _some(scene):
         way.cut()
+    scene.volley()
+
+
+@fault("net: cut before the request", rounds=6, short=4, long=24)
+def cut_before_request(scene: Scene) -> None:
+    for way in _some(scene):
+        way.cut_before_request(_VOLLEY)
+    scene.volley()
+    scene.moment(0.5, 1.0)  # their repetition is lost as well
+    _heal(scene)
 
 
 @fault("net: cut after the request", rounds=6, short=4, long=24)
 def cut_after_request(scene: Scene) -> None:
     for way in _some(scene):
-        way.cut_after_request()
+        way.cut_in_reply(0.0, _VOLLEY)
+    scene.volley()
     scene.moment()
     _heal(scene)
 
@@ -38,16 +54,18 @@ def cut_after_request(scene: Scene) -> None:
 @fault("net: cut in mid-reply", rounds=6, short=4, long=24)
 def cut_in_reply(scene: Scene) -> None:
     for way in _some(scene):
-        way.cut_in_reply()
+        way.cut_in_reply(0.5, _VOLLEY)
+    scene.volley()
     scene.moment()
     _heal(scene)
 
 
-@fault("net: reply dropped, request delivered", rounds=3, short=1)
+@fault("net: reply dropped, request delivered", rounds=4, short=3)
 def reply_dropped(scene: Scene) -> None:
     """For less time than a send has, so that it is repeated; the connection is broken then."""
-    for way in _both(scene):
+    for way in _some(scene):
         way.drop_replies()
+    scene.volley()
     scene.rest(scene.random.uniform(0.2, 1.5))
     _heal(scene)
 
@@ -56,6 +74,7 @@ def reply_dropped(scene: Scene) -> None:
 def replies_dropped(scene: Scene) -> None:
     for way in _both(scene):
         way.drop_replies()
+    scene.volley()
     scene.rest(6.5)
     _heal(scene)
 
@@ -64,6 +83,7 @@ def replies_dropped(scene: Scene) -> None:
 def frozen_7(scene: Scene) -> None:
     for way in _both(scene):
         way.freeze()
+    scene.volley()
     scene.rest(7)
     _heal(scene)
 
@@ -72,6 +92,7 @@ def frozen_7(scene: Scene) -> None:
 def frozen_1(scene: Scene) -> None:
     for way in _some(scene):
         way.freeze()
+    scene.volley()
     scene.rest(1)
     _heal(scene)
 
@@ -80,6 +101,7 @@ def frozen_1(scene: Scene) -> None:
 def frozen_30(scene: Scene) -> None:
     for way in _some(scene):
         way.freeze()
+    scene.volley()
     scene.rest(30)
     _heal(scene)
 
@@ -89,6 +111,7 @@ def half_open(scene: Scene) -> None:
     """What was open says nothing for ever; new connections are well a moment later."""
     for way in _both(scene):
         way.half_open()
+    scene.volley()
     scene.rest(0.2)
     _heal(scene)
 
@@ -118,6 +141,7 @@ def delayed(scene: Scene) -> None:
 def refused(scene: Scene) -> None:
     for way in _some(scene):
         way.refuse()
+    scene.volley()
     scene.rest(3)
     _heal(scene)
 

@@ -18,10 +18,13 @@ _SLOW_SYNC = 300  # milliseconds
 
 
 def _some(scene: Scene) -> list[Machine]:
-    return scene.random.choice([[machine] for machine in scene.machines] + [scene.machines])
+    """One machine, the other, or both: each in its turn."""
+    turns = [*([machine] for machine in scene.machines), scene.machines]
+    return turns[len(scene.recovered) % len(turns)]
 
 
 def restart_killed(scene: Scene, machines: list[Machine]) -> None:
+    scene.volley()
     for machine in machines:
         machine.home.kill()
     scene.moment(0, 0.3)
@@ -96,7 +99,9 @@ def kill_reader(scene: Scene) -> None:
 
 @fault("kill -9 store (everysec)", rounds=6, short=5, long=30)
 def kill_store(scene: Scene) -> None:
+    scene.volley()
     scene.store.kill()
+    scene.volley()
     scene.moment(0, 0.3)
     scene.store.start()
 
@@ -126,6 +131,7 @@ def _stop_store(scene: Scene, seconds: float) -> None:
 
 @fault("kill -9 store and daemon of the receiver at once", rounds=4, long=20)
 def kill_both(scene: Scene) -> None:
+    scene.volley()
     scene.store.kill()
     scene.b.home.kill()
     scene.store.start()
@@ -135,6 +141,7 @@ def kill_both(scene: Scene) -> None:
 @fault("kill -9 store and daemon of the senders at once", rounds=4, short=2, long=20)
 def kill_store_and_senders(scene: Scene) -> None:
     """Whoever had the last acknowledgements is gone with what it knew."""
+    scene.volley()
     scene.store.kill()
     scene.a.home.kill()
     scene.store.start()
@@ -153,7 +160,8 @@ def kill_embedded(home: Home) -> None:
 
 @fault("embedded: kill -9 of store, daemon, or both", rounds=6, short=6, long=40, stores=[EMBEDDED])
 def kill_any_embedded(scene: Scene) -> None:
-    which = scene.random.choice(["store", "daemon", "both"])
+    which = ("store", "daemon", "both")[len(scene.recovered) % 3]
+    scene.volley()
     if which != "daemon":
         kill_embedded(scene.a.home)
     if which != "store":
@@ -172,6 +180,7 @@ def kill_slow_embedded(stage: Stage) -> None:
 
 def _kill_embedded_later(scene: Scene) -> None:
     scene.flow(150)
+    scene.volley()
     kill_embedded(scene.a.home)
 
 

@@ -9,7 +9,14 @@ from tests.faults.scenarios import administration, network, processes, rollback
 from tests.faults.scene import Scene, Setup, a_scene
 
 _KEEPING: list[Callable[[Scene], None]] = [
-    *(network.cut, network.cut_after_request, network.cut_in_reply, network.reply_dropped, network.frozen_1),
+    *(
+        network.cut,
+        network.cut_before_request,
+        network.cut_after_request,
+        network.cut_in_reply,
+        network.reply_dropped,
+        network.frozen_1,
+    ),
     *(network.half_open, network.refused, network.trickle),
     *(processes.kill_daemon, processes.end_daemon, processes.stop_daemon, processes.kill_reader, processes.kill_store),
     *(processes.end_store, processes.kill_both),

@@ -185,11 +185,18 @@ class Nodes:
         return False
 
     def is_whole(self) -> bool:
-        """Whether the master has its replica in step."""
+        """Whether the master has its replica in step. Which is which is asked: nodes may have agreed anew."""
         with contextlib.suppress(redis.RedisError):
-            said = self.clients[self.replica].info("replication")
-            return bool(said["role"] == "slave" and said["master_link_status"] == "up")
+            pair = sorted((self.master, self.replica), key=lambda n: self._replication(n)["role"] == "slave")
+            self.master, self.replica = pair
+            said = self._replication(self.replica)
+            is_master = self._replication(self.master)["role"] == "master"
+            return bool(is_master and said["role"] == "slave" and said["master_link_status"] == "up")
         return False
+
+    def _replication(self, node: int) -> dict[str, Any]:
+        said: dict[str, Any] = self.clients[node].info("replication")
+        return said
 
     def fail_over(self, scene: Scene) -> None:
         """Ask the replica to take over, again if the nodes do not agree on that in time."""
@@ -211,7 +218,7 @@ class Nodes:
 
     def _has_changed(self) -> bool:
         with contextlib.suppress(redis.RedisError):
-            return bool(self.clients[self.replica].info("replication")["role"] == "master")
+            return bool(self._replication(self.replica)["role"] == "master")
         return False
 
 
