@@ -98,7 +98,7 @@ class Scene:
         self._hosted = [self.bob, self.carol, self.anna]
         self.readers = list(self._hosted)
         self.live = [LiveReader(reader, seed + n) for n, reader in enumerate((self.bob, self.anna))]
-        self._volleys = [self.writer(Volleys, f"v-{m.label}", m, [t]) for m, t in ((a, "bob"), (b, "anna"))]
+        self._volleys = [self.writer(Volleys, f"v-{m.label}-{t}", m, [t]) for m, t in ((a, "bob"), (b, "anna"))]
         self.writers = [*self._writers(), *self._volleys]
         self._probers = [self.writer(Prober, f"probe-{m.label}-{t}", m, [t]) for m, t in ((a, "bob"), (b, "anna"))]
 
