@@ -37,7 +37,7 @@ def main() -> int:
         "--store", choices=["redis", "valkey", "embedded", "all"], help="instead of the scenario's first"
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep histories, logs and homes of all runs there")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of many (default: 2)")
+    parser.add_argument("--jobs", type=int, default=3, help="runs at a time, of many (default: 3)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table there, too")
     parser.add_argument("--row", type=Path, metavar="FILE", help=argparse.SUPPRESS)  # for whoever started this process
     options = parser.parse_args()

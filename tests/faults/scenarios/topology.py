@@ -259,7 +259,7 @@ def cluster_killed(stage: Stage) -> None:
 # --- TLS ---
 
 
-@whole("TLS: server restarted with certificates that are right, and wrong", rounds=2, short=1, long=20)
+@whole("TLS: server restarted with certificates that are right, and wrong", rounds=2, short=1, stores=["redis"])
 def tls(stage: Stage) -> None:
     """An expired certificate, another host's, and one of an unknown CA are refused by name, and mail waits for the
     right one."""
