@@ -93,6 +93,24 @@ def flush_away_restart(scene: Scene) -> None:
     scene.b.home.start()
 
 
+@fault("FLUSHALL while the receiver is away; its daemon ends and starts before the loss was told", rounds=2, kept=False)
+def flush_away_untold(scene: Scene) -> None:
+    flush_away(scene)
+    scene.flow(60)
+    assert scene.b.home.stop() == 0
+    scene.b.home.start()
+
+
+@fault("FLUSHALL twice; its daemon is away each time, and nobody was told between", rounds=2, short=1, kept=False)
+def flush_away_twice(scene: Scene) -> None:
+    """A loss that a daemon has counted is not forgotten with what it wrote into the store of it."""
+    flush_away(scene)
+    scene.flow(60)
+    assert scene.b.home.stop() == 0
+    flush(scene)
+    scene.b.home.start()
+
+
 @fault("DEL of one stream", rounds=4, kept=False)
 def delete(scene: Scene) -> None:
     with scene.store.client() as client:
