@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -164,8 +163,3 @@ def load(path: Path) -> list[AnyEvent]:
     """A recorded history. A last line that was not written to its end is left out."""
     lines = path.read_bytes().split(b"\n")
     return [_DECODER.decode(line) for line in lines[:-1]]
-
-
-def dump(events: Iterable[AnyEvent]) -> bytes:
-    """As it stands in the file."""
-    return b"".join(msgspec.json.encode(event) + b"\n" for event in events)

@@ -76,12 +76,15 @@ class Reader:
 
     def look_up(self) -> None:
         """Write down what the notify log and `status` say at the end."""
-        lines = self.home.notify_lines(self.name)
+        try:
+            lines, is_text = self.home.notify_lines(self.name), True
+        except UnicodeDecodeError:  # a scenario has damaged it
+            lines, is_text = [], False
         ids = [found[1] for line in lines if (found := _LINE.match(line))]
         lost = sum(int(found[1]) for line in lines if (found := _LOST.match(line)))
         # Lines that could not be written are counted in the log itself.
         whole = not (self.home.cache / f"notify-{self.name}.log.{_KEPT}").exists()
-        whole = whole and not any("left out" in line for line in lines)
+        whole = whole and is_text and not any("left out" in line for line in lines)
         self.history.write(Logged(self.place, self.name, ids, lost, whole))
         agent = hosted(self.home, self.name)
         if agent is not None:

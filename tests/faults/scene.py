@@ -112,11 +112,6 @@ class Scene:
     def machines(self) -> list[Machine]:
         return [self.a] if self.a is self.b else [self.a, self.b]
 
-    @property
-    def alone(self) -> bool:
-        """With the embedded store."""
-        return self._store is None
-
     def writer(self, kind: type[_W], name: str, machine: Machine, targets: list[str], rate: float = 1.0) -> _W:
         """A sender of this scene; it is not started, and its lines are not closed."""
         setup = self.setup

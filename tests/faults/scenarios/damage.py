@@ -90,23 +90,34 @@ def _others(scene: Scene) -> list[Path]:
 
 
 def _in_another_file(scene: Scene, damage: Damage) -> None:
-    """A daemon that does not start with it, and says why, has lost nothing: the file is repaired then."""
+    """What a daemon does not read, and says so by its name, has lost nothing: it is repaired then."""
     files = _others(scene)
     path = files[len(scene.recovered) % len(files)]
     scene.b.home.kill()
     before = path.read_bytes()
     damage(scene, path)
-    try:
-        scene.b.home.start()
-    except AssertionError as refused:
-        said = str(refused)
+    said = _trouble_at_the_start(scene)
+    if said is not None:
+        scene.history.note(f"not read: {said}")
         if path.name not in said:
-            scene.troubles.append(f"not started with a damaged {path.name}, which is not named: {said[-300:]}")
-        scene.history.note(f"not started: {said[-300:]}")
+            scene.troubles.append(f"the daemon does not work with a damaged {path.name}, which is not named: {said}")
+        if scene.b.home.daemon is not None and scene.b.home.daemon.poll() is None:
+            scene.b.home.kill()
         path.write_bytes(before)
         scene.b.home.start()
     for name in ("bob", "carol"):
         scene.b.home.run("register", name)
+
+
+def _trouble_at_the_start(scene: Scene) -> str | None:
+    """What the daemon says that it cannot work with, if that is so."""
+    try:
+        scene.b.home.start()
+    except AssertionError as refused:
+        return str(refused)[-300:]
+    with scene.b.home.rpc() as rpc:
+        trouble: str | None = rpc.call("status")["trouble"]
+    return trouble
 
 
 @fault("one bit of another file of the receiver flips", rounds=6, short=0, long=30, kept=False, again=True)
