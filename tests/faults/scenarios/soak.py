@@ -43,12 +43,12 @@ def _soak(stage: Stage, faults: list[Callable[[Scene], None]]) -> None:
         under_load(stage, scene, act)
 
 
-@whole("soak: random faults", rounds=40, long=120, stores=ANY)
+@whole("soak: random faults", rounds=40, long=150, stores=ANY)
 def soak(stage: Stage) -> None:
     """None of which may cost a message."""
     _soak(stage, _EMBEDDED if stage.kind not in ("redis", "valkey") else _KEEPING)
 
 
-@whole("soak: random faults, and a store that loses what it has", rounds=40, long=120, kept=False)
+@whole("soak: random faults, and a store that loses what it has", rounds=40, long=150, kept=False)
 def soak_with_losses(stage: Stage) -> None:
     _soak(stage, [*_KEEPING, *_TAKING])
