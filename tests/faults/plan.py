@@ -157,5 +157,9 @@ def table(rows: Iterable[Row]) -> str:
         recovery = "–" if row.recovery is None else f"{row.recovery:.1f}"
         cells = [row.name, row.store, row.rounds, f"{row.acknowledged:,}", row.lost, row.told]
         cells += ["; ".join((*other, *row.troubles)) or 0, row.twice, row.order, row.unknown, recovery]
-        lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |")
+        lines.append(f"| {' | '.join(_in_a_cell(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _in_a_cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "/").split())

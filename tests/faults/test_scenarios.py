@@ -81,7 +81,7 @@ def test_the_forms_have_what_they_are_to_have() -> None:
 
 
 def test_the_table_has_a_line_for_each_run() -> None:
-    rows = [Row("a | b", "redis", 1, 2), Row("c", "valkey", 1, 2, troubles=["it | hangs"], recovery=1.25)]
+    rows = [Row("a | b", "redis", 1, 2), Row("c", "valkey", 1, 2, troubles=["it\n| hangs"], recovery=1.25)]
     lines = table(rows).splitlines()
     assert [line.count("|") for line in lines] == [12] * 4
     assert "1.2" in lines[3]

@@ -102,7 +102,7 @@ def burst_unhosted(stage: Stage) -> None:
     _burst(stage, [f"bob{n}" for n in range(stage.rounds)], is_hosted=False)
 
 
-@whole("burst of 6,000 to one who is away", rounds=2, long=20)
+@whole("burst of 6,000 to one who is away", rounds=2, short=1, long=20)
 def burst_away(stage: Stage) -> None:
     with a_scene(stage.folder, stage.kind, stage.seed, Setup()) as scene:
         quiet = Quiet(scene)

@@ -82,7 +82,7 @@ def _stop_daemon(scene: Scene, seconds: float) -> None:
         scene.rest(seconds)
 
 
-@fault("daemon away while 4,000 messages are sent to it", rounds=1, short=1, long=6, setup=Setup(rate=600))
+@fault("daemon away while 4,000 messages are sent to it", rounds=1, long=6, setup=Setup(rate=600))
 def receiver_away(scene: Scene) -> None:
     """More than a stream holds: whatever is not refused is kept."""
     scene.b.home.kill()
