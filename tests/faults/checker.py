@@ -1,10 +1,10 @@
 """Judges a history by what the contract promises of delivery. Knows nothing of how it came about.
 
 A message that was acknowledged is received, or is among those that were told as LOST (which only a store that went
-back, or somebody else's trimming, may bring about); what was refused is nowhere; what
-has an unknown outcome may be there, may be missing, and may be counted as lost. What was confirmed is handed to nobody
-again, wherever: all readers of a name are one history. What was handed and not confirmed comes again. Each sender's
-acknowledged messages to one target are first handed out in the order of their sending.
+back, or somebody else's trimming, may bring about); what was refused is nowhere; what has an unknown outcome may be
+there, may be missing, and may be counted as lost. What was confirmed is handed to nobody again, wherever: all readers
+of a name are one history. What was handed and not confirmed comes again. Each sender's acknowledged messages to one
+target are first handed out in the order of their sending.
 """
 
 from __future__ import annotations
@@ -12,20 +12,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from tests.faults.history import (
-    EVERYBODY,
-    AnyEvent,
-    Confirmed,
-    Handed,
-    Hosts,
-    Intends,
-    Logged,
-    MayRepeat,
-    Outcome,
-    Told,
-)
+from tests.faults.case import Case, Mail
+from tests.faults.history import EVERYBODY, AnyEvent, Handed, MayRepeat
 
 # What may be found. A run fails by any of these …
 SILENT = "lost without a word"
@@ -81,101 +70,16 @@ class Verdict:
         return sum(finding.count for finding in self.findings if finding.kind == kind)
 
 
-class _Send(NamedTuple):
-    sender: str
-    target: str
-    seq: int
-    closing: bool
-
-
-class _Mail:
-    """One name's mail: what was sent to it, and what became of that."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.first: dict[str, int] = {}  # id -> when it was first handed out, as a rank
-        self.takes: list[Handed] = []
-        self.told = self.perhaps_told = 0
-
-    def handed(self, event: Handed) -> None:
-        self.takes.append(event)
-        for message_id in event.ids:
-            self.first.setdefault(message_id, len(self.first))
-
-
-class _Case:
-    """A history, sorted for the questions."""
-
-    def __init__(self, events: Iterable[AnyEvent]) -> None:
-        self.sends: dict[str, _Send] = {}
-        self.fates: dict[str, str] = {}
-        self.mail: dict[str, _Mail] = {}
-        self.confirmed: dict[int, bool] = {}  # take -> whether it is certain
-        self.order: list[Handed | Confirmed | MayRepeat] = []
-        self.logs: list[Logged] = []
-        self.statuses: list[Told] = []
-        self._hosts: list[tuple[str, int]] = []  # name, how many sends were intended before
-        self._intended: dict[str, int] = {}
-        for event in events:
-            self._take(event)
-
-    def _take(self, event: AnyEvent) -> None:
-        match event:
-            case Hosts():
-                self._hosts.append((event.name, len(self._intended)))
-            case Intends():
-                self.sends.setdefault(event.id, _Send(event.sender, event.target, event.seq, event.closing))
-                self._intended.setdefault(event.id, len(self._intended))
-            case Outcome():
-                self.fates[event.id] = _worse(self.fates.get(event.id), event.fate)
-            case Handed():
-                self.mail.setdefault(event.name, _Mail(event.name)).handed(event)
-                self.order.append(event)
-            case Confirmed():
-                self.confirmed[event.take] = event.sure
-                self.order.append(event)
-            case MayRepeat():
-                self.order.append(event)
-            case Logged():
-                self.logs.append(event)
-            case Told():
-                self.statuses.append(event)
-
-    def fate(self, message_id: str) -> str:
-        """`sent`, `refused` or `unknown`, as it is after all attempts. One without an outcome is unknown."""
-        return self.fates.get(message_id, "unknown")
-
-    def names(self) -> list[str]:
-        direct = {send.target for send in self.sends.values()} - {EVERYBODY}
-        return sorted(direct | set(self.mail) | {name for name, _ in self._hosts})
-
-    def sent_to(self, name: str) -> Iterator[str]:
-        """Ids of all that was meant for the name, in the order of the intents."""
-        since = min((at for hosted, at in self._hosts if hosted == name), default=None)
-        for message_id, send in self.sends.items():
-            to_all = send.target == EVERYBODY and since is not None and self._intended[message_id] >= since
-            if send.target == name or to_all:
-                yield message_id
-
-
-def _worse(before: str | None, fate: str) -> str:
-    """Of several attempts: one that was acknowledged decides, then one that may have happened."""
-    for kind in ("sent", "unknown"):
-        if kind in (before, fate):
-            return kind
-    return fate
-
-
 def judge(events: Iterable[AnyEvent], *, kept: bool = False) -> Verdict:
     """The verdict on a whole history, after all was quiet and every name was read to its end.
 
     `kept`: nothing happened that may cost an acknowledged message, told or not.
     """
-    history = _Case(events)
+    history = Case(events)
     findings: list[Finding] = []
     lost = told = received = 0
     for name in history.names():
-        mail = history.mail.get(name, _Mail(name))
+        mail = history.mail.get(name, Mail(name))
         for take in mail.takes:
             if take.lost and take.take in history.confirmed:
                 mail.perhaps_told += take.lost
@@ -198,7 +102,7 @@ def judge(events: Iterable[AnyEvent], *, kept: bool = False) -> Verdict:
     return Verdict(fates["sent"], fates["unknown"], fates["refused"], received, lost, told, findings)
 
 
-def _losses(history: _Case, mail: _Mail, wanted: Sequence[str], missing: Sequence[str]) -> Iterator[Finding]:
+def _losses(history: Case, mail: Mail, wanted: Sequence[str], missing: Sequence[str]) -> Iterator[Finding]:
     """What is missing, against what was told: what may have been sent may be among the losses, too."""
     may = sum(history.fate(i) == "unknown" and i not in mail.first for i in wanted)
     if len(missing) > mail.perhaps_told:
@@ -210,7 +114,7 @@ def _losses(history: _Case, mail: _Mail, wanted: Sequence[str], missing: Sequenc
         yield Finding(FALSE, count, f"{mail.name}: {mail.told} told, {len(missing)} missing, {may} unknown")
 
 
-def _where(history: _Case, mail: _Mail, wanted: Sequence[str], missing: Sequence[str]) -> str:
+def _where(history: Case, mail: Mail, wanted: Sequence[str], missing: Sequence[str]) -> str:
     """How many of the missing ones were sent before all that its sender's target has of it, between, and after."""
     lines: dict[tuple[str, str], list[str]] = defaultdict(list)
     for message_id in wanted:
@@ -227,7 +131,7 @@ def _where(history: _Case, mail: _Mail, wanted: Sequence[str], missing: Sequence
     return ", ".join([*(f"{places[place]} {place}" for place in PLACES if places[place]), _few(missing)])
 
 
-def _strangers(history: _Case, mail: _Mail, wanted: set[str]) -> Iterator[Finding]:
+def _strangers(history: Case, mail: Mail, wanted: set[str]) -> Iterator[Finding]:
     """What is there and should not be."""
     found: dict[str, list[str]] = defaultdict(list)
     for message_id in mail.first:
@@ -241,7 +145,7 @@ def _strangers(history: _Case, mail: _Mail, wanted: set[str]) -> Iterator[Findin
         yield Finding(kind, len(ids), f"{mail.name}: {_few(ids)}")
 
 
-def _disorder(history: _Case, mail: _Mail) -> Iterator[Finding]:
+def _disorder(history: Case, mail: Mail) -> Iterator[Finding]:
     """Those that were handed out after one that their sender had sent later."""
     latest: dict[tuple[str, str], int] = {}
     late: list[str] = []
@@ -257,7 +161,7 @@ def _disorder(history: _Case, mail: _Mail) -> Iterator[Finding]:
         yield Finding(ORDER, len(late), f"{mail.name}: {_few(late)}")
 
 
-def _untold(history: _Case, mail: _Mail) -> Iterator[Finding]:
+def _untold(history: Case, mail: Mail) -> Iterator[Finding]:
     """Those that were handed out once or more, never confirmed, and yet not there at the end."""
     read = {message_id for take in mail.takes if take.take in history.confirmed for message_id in take.ids}
     taken = [message_id for message_id in mail.first if message_id not in read]
@@ -265,7 +169,7 @@ def _untold(history: _Case, mail: _Mail) -> Iterator[Finding]:
         yield Finding(TAKEN, len(taken), f"{mail.name}: {_few(taken)}")
 
 
-def _again(history: _Case) -> Iterator[Finding]:
+def _again(history: Case) -> Iterator[Finding]:
     """Those that came again after they were read, or twice in one answer."""
     read: dict[str, set[str]] = defaultdict(set)
     takes: dict[int, Handed] = {}
@@ -291,7 +195,7 @@ def _again(history: _Case) -> Iterator[Finding]:
         yield Finding(TWICE, len(found), f"{name}, at {places}: {_few(list(found))}")
 
 
-def _hints(history: _Case) -> Iterator[Finding]:
+def _hints(history: Case) -> Iterator[Finding]:
     """What the notify logs and `status` say otherwise than the inboxes."""
     places = Counter(log.name for log in history.logs)
     for log in history.logs:
@@ -306,7 +210,7 @@ def _hints(history: _Case) -> Iterator[Finding]:
             yield Finding(LOG_MISSING, len(missing), f"{log.name}: {_few(missing)}")
     counts = [(log.name, log.lost, "notify log") for log in history.logs if log.whole]
     for name, count, where in counts + [(said.name, said.lost, "status") for said in history.statuses]:
-        mail = history.mail.get(name, _Mail(name))
+        mail = history.mail.get(name, Mail(name))
         if places[name] == 1 and not mail.told <= count <= mail.perhaps_told:
             yield Finding(TOLD_APART, abs(count - mail.told), f"{name}: {mail.told} in the inbox, {count} in {where}")
 

@@ -19,6 +19,7 @@ from tests.faults.run import Row
 from tests.faults.scenario import SCENARIOS
 from tests.faults.scenarios import (  # noqa: F401  # each adds its scenarios to the list
     administration,
+    certificates,
     clocks,
     damage,
     disks,

@@ -1,4 +1,7 @@
-"""The checker of the fault suite, by histories in which one thing is wrong: it names that one, and nothing else."""
+"""The checker of the fault suite, by histories in which one thing is wrong: it names that one, and nothing else.
+
+Longer than other files, because each of these histories is one to read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores that are more than one, or that prove who they are: Sentinel, Cluster, TLS. What a failover takes is told."""
+"""Stores that are more than one: Sentinel and Cluster. What a failover takes is told."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from tests.faults.machines import Machine
 from tests.faults.scenario import EXTERNAL, Stage, under_load, whole
 from tests.faults.scene import RECOVERED, Scene, Setup, between
 from tests.helper import Store, free_port, wait_until
-from tests.store.servers import a_store, is_up, trouble
-from tests.store.test_topology import certificates, openssl
+from tests.store.servers import a_store
 
 _GROUP = "mesh-main"
 _SLOTS = 16384
@@ -23,7 +22,7 @@ _ASKED_AGAIN = 8.0  # seconds; a node gives up after 5
 
 
 @contextlib.contextmanager
-def _at(stage: Stage, store: Store, url: str) -> Iterator[Scene]:
+def at_url(stage: Stage, store: Store, url: str) -> Iterator[Scene]:
     """A scene whose machines find the store by this URL themselves."""
     with contextlib.ExitStack() as stack:
         machines = [Machine(label, stage.folder / label, store) for label in "ab"]
@@ -91,7 +90,7 @@ def _sentinel(stage: Stage) -> Iterator[tuple[Scene, Sentinel]]:
         stack.callback(group.close)
         wait_until(group.is_whole, "the sentinel knows master and replica", RECOVERED)
         url = f"redis+sentinel://127.0.0.1:{group.port}/{_GROUP}"
-        yield stack.enter_context(_at(stage, one, url)), group
+        yield stack.enter_context(at_url(stage, one, url)), group
 
 
 @whole("sentinel: failover asked for", rounds=2, short=1, long=20, stores=["redis"], kept=False)
@@ -227,7 +226,7 @@ def _cluster(stage: Stage) -> Iterator[tuple[Scene, Nodes]]:
     with contextlib.ExitStack() as stack:
         nodes = Nodes(stage, stack)
         url = ",".join(f"127.0.0.1:{port}" for port in nodes.ports)
-        yield stack.enter_context(_at(stage, nodes.nodes[nodes.master], f"redis+cluster://{url}")), nodes
+        yield stack.enter_context(at_url(stage, nodes.nodes[nodes.master], f"redis+cluster://{url}")), nodes
 
 
 @whole("cluster: CLUSTER FAILOVER", rounds=2, short=1, long=20, stores=EXTERNAL)
@@ -254,55 +253,3 @@ def cluster_killed(stage: Stage) -> None:
             killed.start()
 
         under_load(stage, scene, act)
-
-
-# --- TLS ---
-
-
-@whole("TLS: server restarted with certificates that are right, and wrong", rounds=2, short=1, stores=["redis"])
-def tls(stage: Stage) -> None:
-    """An expired certificate, another host's, and one of an unknown CA are refused by name, and mail waits for the
-    right one."""
-    folder = stage.folder / "tls"
-    certificates(folder)
-    _sign(folder, "other", "-days", "2", names="IP:127.0.0.9")
-    _sign(folder, "expired", "-days", "-1", names="IP:127.0.0.1")
-    port = free_port()
-
-    def options(certificate: str) -> tuple[str, ...]:
-        return (
-            *(*Setup().options, "--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no"),
-            *("--tls-cert-file", str(folder / f"{certificate}.crt"), "--tls-key-file", str(folder / "server.key")),
-            *("--tls-ca-cert-file", str(folder / "ca.crt")),
-        )
-
-    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.crt'}"
-    with (
-        a_store(stage.kind, stage.folder / "store", *options("server")) as store,
-        _at(stage, store, url) as scene,
-    ):
-
-        def act(scene: Scene) -> None:
-            for certificate in ("expired", "other"):
-                _present(store, folder / f"{certificate}.crt")
-                store.kill()
-                store.start()
-                wait_until(lambda: "certificate" in trouble(scene.b.home).lower(), f"{certificate} is named", RECOVERED)
-                _present(store, folder / "server.crt")
-                store.kill()
-                store.start()
-                wait_until(lambda: is_up(scene.b.home), "the store is up", RECOVERED)
-
-        under_load(stage, scene, act)
-
-
-def _present(store: Store, certificate: Path) -> None:
-    """From its next start on the server shows this one."""
-    place = store.command.index("--tls-cert-file") + 1
-    store.command[place] = str(certificate)
-
-
-def _sign(folder: Path, name: str, *options: str, names: str) -> None:
-    (folder / f"{name}.names").write_text(f"subjectAltName={names}\n")
-    sign = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.names", *options)
-    openssl(folder, "x509", "-req", "-in", "server.csr", *sign, "-out", f"{name}.crt")
