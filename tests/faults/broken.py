@@ -142,7 +142,7 @@ def a_mesh(folder: Path, broken: tuple[str, ...]) -> Iterator[Mesh]:
             _write_large_entries(store, "mesh:to_toolarge", 8)
         home.start(through=_a_small_disk_for(home, "nodisk") if "nodisk" in broken else ())
         if "nodisk" in broken:
-            _fill(made.filler)
+            fill(made.filler)
         yield made
 
 
@@ -188,7 +188,8 @@ def _a_small_disk_for(home: Home, name: str) -> list[str]:
     return ["unshare", "-m", "sh", "-c", " && ".join(steps), "sh"]
 
 
-def _fill(path: Path) -> None:
+def fill(path: Path | str) -> None:
+    """Until not a byte more has room on that disk."""
     with open(path, "wb", buffering=0) as file:
         for size in (4096, 1):
             try:

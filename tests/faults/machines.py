@@ -57,7 +57,8 @@ class Machine:
         if clock is not None:
             self._slept = path.parent / f"{path.name}.slept"
             self._slept.write_text("0")
-            variables = {"LD_PRELOAD": str(clock), "CLOCK_SLEPT": str(self._slept)}
+            self._set = path.parent / f"{path.name}.set"
+            variables = {"LD_PRELOAD": str(clock), "CLOCK_SLEPT": str(self._slept), "CLOCK_SET": str(self._set)}
         self.home = Home(path, self.way.url, **variables)
 
     @property
@@ -85,6 +86,11 @@ class Machine:
         """For its daemon and its commands so much time has passed in a suspend, together with all before."""
         assert "clock.so" in Path(f"/proc/{self.pid}/maps").read_text(), "the daemon has another clock"
         self._slept.write_text(str(int(self._slept.read_text()) + seconds))
+
+    def set_clock(self, seconds: int) -> None:
+        """Its wall clock is ahead by so much, or behind, from now on."""
+        assert "clock.so" in Path(f"/proc/{self.pid}/maps").read_text(), "the daemon has another clock"
+        self._set.write_text(str(seconds))
 
     def register(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
         """`meshctl register`, which must succeed."""

@@ -34,6 +34,7 @@ class Home:
             self.env["AGENT_MESH_REDIS_URL"] = redis_url
         self.env |= variables
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.through: Sequence[str] = ()  # a command that runs what follows it: what `start` puts before the daemon
 
     @property
     def socket(self) -> str:
@@ -52,11 +53,11 @@ class Home:
         return self.path / ".config" / "agent-mesh" / "config.toml"
 
     def start(self, *options: str, through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start `meshd` as a child, and wait until it listens. `through`: a command that runs what follows it."""
+        """Start `meshd` as a child, and wait until it listens. `through` is for this time, instead of its own."""
         ours, theirs = os.pipe()
         with open(self.path / "meshd.out", "ab") as log:
             self.daemon = subprocess.Popen(
-                [*through, sys.executable, "-m", "meshd", "--ready-fd", str(theirs), *options],
+                [*(through or self.through), sys.executable, "-m", "meshd", "--ready-fd", str(theirs), *options],
                 env=self.env,
                 stdout=log,
                 stderr=log,

@@ -25,7 +25,7 @@ class Store:
         # Not in the folder: a path under pytest's temporary folders may be too long for a socket.
         self._short = tempfile.TemporaryDirectory(prefix="ms")
         self.socket = os.path.join(self._short.name, "s")
-        self._command = [program, "--port", "0", "--unixsocket", self.socket, "--dir", str(folder), *options]
+        self.command = [program, "--port", "0", "--unixsocket", self.socket, "--dir", str(folder), *options]
         self.process: subprocess.Popen[bytes]
         self.start()
 
@@ -40,7 +40,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.socket)
         with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
         wait_until(self.answers, "the store answers")
 
     def answers(self) -> bool:

@@ -126,6 +126,11 @@ class Client:
     def notify(self, method: str, params: Any = None) -> None:
         self.send({"method": method} | ({} if params is None else {"params": params}))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the shim's output has ended."""
+        return self._ended
+
     def has(self, request_id: Any) -> bool:
         return json.dumps(request_id) in self.answers
 
