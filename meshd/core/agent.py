@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from meshd.core.clock import Wall
-from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
-from meshd.core.inbox import Inbox, StreamInfo, origin_of
+from meshd.core.effects import CheckLease, Commit, Drop, Effect, Load, Pong, Quarantine, Wake
+from meshd.core.inbox import Inbox, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
 from meshd.core.names import Keys
+from meshd.core.origin import origin_of
+from meshd.core.queue import BOUNDS, Bounds
 from meshd.core.records import (
     UNKNOWN,
     Batch,
     Closed,
     Entry,
     Header,
+    Loaded,
     Moved,
     Opened,
     Pinged,
@@ -28,6 +31,7 @@ from meshd.core.records import (
     Record,
     Sent,
     Snapshot,
+    Spilled,
     Unread,
 )
 from meshd.core.snapshot import snapshot_of
@@ -40,10 +44,10 @@ PING_AGE = 600.0  # seconds; an older ping has nobody left waiting for it
 class AgentCore:
     """The state machine of one agent: an inbox, a ledger, and the order of things between them."""
 
-    def __init__(self, name: str, keys: Keys) -> None:
+    def __init__(self, name: str, keys: Keys, bounds: Bounds = BOUNDS) -> None:
         self.name = name
         self.keys = keys
-        self.inbox = Inbox()
+        self.inbox = Inbox(bounds)
         self.ledger = Ledger()
 
     # --- deciding ---
@@ -132,8 +136,8 @@ class AgentCore:
             fresh[entry.id] = entry
             senders.add(entry.sender)
             about = entry.about or ""
-            original = inbox.unread.get(about) or fresh.get(about)
-            if original is not None and original.sender == entry.sender:
+            original = fresh[about].sender if about in fresh else inbox.unread_from(about)
+            if original == entry.sender:
                 # Still unread: remind, without a second entry. Anybody else's text would never be read.
                 batch.seen.append(entry.id)
                 batch.origins[entry.id] = origin_of(entry)
@@ -188,13 +192,17 @@ class AgentCore:
         read_to, group_to = entry_key(elsewhere.read_to), entry_key(elsewhere.group or "0-0")
         elsewhere.read_ids = [
             *elsewhere.read_ids,
-            *(m.id for m in inbox.unread.values() if m.kind == "broadcast" and entry_key(m.at) <= group_to),
+            *(m.id for m in inbox.unread.in_memory() if m.kind == "broadcast" and entry_key(m.at) <= group_to),
         ]
+        if inbox.unread.segments:
+            elsewhere.broadcasts_to = elsewhere.group
+        reached = inbox.unread.reached(read_to, group_to)
         news = (
             inbox.is_behind(elsewhere.position)
             or (elsewhere.group is not None and inbox.group is None)
             or (elsewhere.group is not None and entry_key(elsewhere.group) > entry_key(inbox.group or "0-0"))
-            or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.values())
+            or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.in_memory())
+            or any(reached)
             or any(message_id not in inbox.seen for message_id in elsewhere.read_ids)
             or elsewhere.lost > 0
         )
@@ -202,7 +210,9 @@ class AgentCore:
             return []
         if elsewhere.group is not None and inbox.group is not None:
             elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
-        return [Commit([elsewhere])]
+        # Of what is read in part the rest must be told from it first: it comes back into memory.
+        drop = [Drop([segment.number for segment in reached.whole])] if reached.whole else []
+        return [*map(Load, reached.partly), Commit([elsewhere]), *drop]
 
     def give_losses(self) -> list[Effect]:
         """The next holder tells of the losses that nobody here was told of."""
@@ -247,8 +257,8 @@ class AgentCore:
             case Snapshot():
                 inbox.apply_snapshot(record)
                 ledger.entries = {entry.id: entry for entry in record.entries}
-            case Unread():
-                inbox.apply_unread(record)
+            case Unread() | Spilled() | Loaded():
+                inbox.apply_mail(record)
             case Header():
                 pass
 

@@ -7,7 +7,9 @@ what the stream has lost by then, the holder puts into the store again when it g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -164,15 +166,13 @@ class Moving:
             self._commands.script(scripts.counts(keys.group)),
         )
         info, first = private.info, _begins(private)
-        left = inbox.left_behind(first, _begins(group))[:LEFT_MOST]
-        if not left:
-            return
         known = inbox.position.index != UNKNOWN
         base = Position(entry_before(first) if private.first else info.last, info.added - info.length)
         until = base if known and inbox.position.index >= base.index else inbox.position
         place = ["until", until.at, "until_index", str(until.index)] if known else []
         key = keys.left(agent.name)
-        for start in range(0, len(left), LEFT_PAGE):
+        given = 0
+        async for page in _pages(agent.backlog.left_behind(first, _begins(group)), LEFT_MOST):
             await asyncio.gather(
                 *(
                     self._commands.call(
@@ -180,13 +180,32 @@ class Moving:
                         *encode(message, keys),
                         *place,
                     )
-                    for message in left[start : start + LEFT_PAGE]
+                    for message in page
                 )
             )
+            given += len(page)
+        if not given:
+            return
         await self._commands.call("EXPIRE", key, READ_TTL)
         if tell:
             notice = ("from", agent.name, "msg_type", "ping", "nonce", new_id(), "ts", f"{wall():.3f}", "moved", "left")
             await self._commands.call("XADD", keys.inbox(agent.name), "MAXLEN", "~", MAXLEN, "*", *notice)
+
+
+async def _pages(messages: AsyncGenerator[Message], most: int) -> AsyncIterator[list[Message]]:
+    """So many as are given away at once, and no more than `most` in all."""
+    page: list[Message] = []
+    async with contextlib.aclosing(messages):
+        async for message in messages:
+            page.append(message)
+            most -= 1
+            if len(page) >= LEFT_PAGE or not most:
+                yield page
+                page = []
+            if not most:
+                return
+    if page:
+        yield page
 
 
 def _begins(found: scripts.Beginning) -> str:

@@ -1,0 +1,103 @@
+"""One agent's unread mail on the disk: the executor's part that writes segments, reads and removes them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from meshd.core import spilling
+from meshd.core.agent import AgentCore
+from meshd.core.effects import Commit, Drop, Effect, Load, Spill
+from meshd.core.message import Message
+from meshd.core.records import Record, Segment, Spilled
+from meshd.disk.journal import Journal
+from meshd.disk.segments import Segments
+from meshd.errors import Full
+from meshd.system.clock import wall
+
+log = logging.getLogger("meshd.agent")
+
+
+class OnDisk(Protocol):
+    """Runs a blocking job in a thread; `doing` names it. Raises `Full` if the disk refuses."""
+
+    def __call__(self, job: Callable[[], Any], *, doing: str = "write") -> Awaitable[Any]: ...
+
+
+class ColdMail:
+    """All but `recover` is for the executor's steps: nothing else may be carried out meanwhile. Raises `Full`."""
+
+    def __init__(
+        self,
+        core: AgentCore,
+        journal: Journal,
+        on_disk: OnDisk,
+        commit: Callable[[Sequence[Record]], Awaitable[None]],
+    ) -> None:
+        self._core = core
+        self._journal = journal
+        self._segments = Segments(journal.path)
+        self._on_disk = on_disk
+        self._commit = commit
+
+    def recover(self, *, damaged: bool) -> None:
+        """Remove files that no record tells of, as a crash leaves them; take in what a damaged journal told of.
+
+        Blocks; raises `OSError`.
+        """
+        known = self._core.inbox.unread.segments
+        for number in [number for number in self._segments.numbers() if number not in known]:
+            found = self._segments.read(number) if damaged else []
+            if unread := [message for message in found if not self._core.inbox.is_read(message.id)]:
+                record = Spilled(segment=spilling.segment_of(number, unread))
+                self._journal.append([record])
+                self._core.apply(record)
+            else:
+                self._segments.drop([number])
+
+    async def carry(self, effect: Spill | Load | Drop) -> None:
+        """Mail goes to the disk, or comes back, and files that are not needed are removed."""
+        match effect:
+            case Spill(segment, messages):
+                await self._on_disk(functools.partial(self._segments.write, segment.number, messages))
+            case Load(segment):
+                await self._load(segment)
+            case Drop(numbers, damaged):
+                away = self._segments.put_aside if damaged else self._segments.drop
+                with contextlib.suppress(Full):  # they are removed at the next start
+                    await self._on_disk(functools.partial(away, numbers))
+
+    async def _load(self, segment: Segment) -> None:
+        found, name = await self._read(segment), self._core.name
+        if missing := segment.count - len(found):
+            path = self._segments.path(segment.number)
+            log.error("%s: %d unread messages are gone from %s", name, missing, path, extra={"agent": name})
+        effects: Sequence[Effect] = spilling.loaded(self._core.inbox, segment, found, name, wall())
+        for effect in effects:
+            if isinstance(effect, Commit):
+                await self._commit(effect.records)
+            elif isinstance(effect, Drop):
+                await self.carry(effect)
+
+    async def _read(self, segment: Segment) -> list[Message]:
+        found: list[Message] = await self._on_disk(functools.partial(self._segments.read, segment.number), doing="read")
+        return found
+
+    async def look(self, segment: Segment) -> list[Message]:
+        """What a segment has that is unread still; nothing of one that is none any more."""
+        if segment.number not in self._core.inbox.unread.segments:
+            return []
+        return [message for message in await self._read(segment) if not self._core.inbox.is_read(message.id)]
+
+    async def find(self, message_id: str) -> Message | None:
+        """A message that is on the disk, by its id."""
+        numbers = list(self._core.inbox.unread.segments)
+        if not numbers:
+            return None
+        found: Message | None = await self._on_disk(
+            functools.partial(self._segments.find, numbers, message_id), doing="read"
+        )
+        return found
