@@ -23,13 +23,17 @@ BOUNDS = Bounds()
 
 
 class Chunk:
-    """Messages in memory that follow one another. `size`: bytes of their texts."""
+    """Messages in memory that follow one another. `size`: bytes of their texts.
 
-    __slots__ = ("messages", "size")
+    `leaving`: the segment that is being made of them. From then on they are as on the disk for whoever wants them.
+    """
+
+    __slots__ = ("leaving", "messages", "size")
 
     def __init__(self, messages: Iterable[Message] = ()) -> None:
         self.messages = {message.id: message for message in messages}
         self.size = sum(message.size for message in self.messages.values())
+        self.leaving: Segment | None = None
 
 
 Part = Chunk | Segment
@@ -56,12 +60,13 @@ class Queue:
     def walk(self, looked: Mapping[int, Collection[Message]]) -> Iterator[Message | Segment]:
         """In order; a segment stands for its messages, unless `looked` has them by its number."""
         for part in self.parts:
-            if isinstance(part, Chunk):
+            segment = part.leaving if isinstance(part, Chunk) else part
+            if isinstance(part, Chunk) and segment is None:
                 yield from part.messages.values()
-            elif part.number in looked:
-                yield from looked[part.number]
-            else:
-                yield part
+            elif segment is not None and segment.number in looked:
+                yield from looked[segment.number]
+            elif segment is not None:
+                yield segment
 
     def in_memory(self) -> Iterator[Message]:
         for part in self.parts:

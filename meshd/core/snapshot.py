@@ -42,16 +42,18 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
 def _in_order(queue: Queue) -> Iterator[Record]:
     messages: list[Message] = []
     size = 0
-    for item in queue.walk({}):
-        if isinstance(item, Message):
-            messages.append(item)
-            size += item.size
-            if len(messages) < SNAPSHOT_CHUNK and size < SNAPSHOT_BYTES:
-                continue
-        if messages:
-            yield Unread(messages=messages)
-            messages, size = [], 0
-        if isinstance(item, Segment):
-            yield Spilled(segment=item)
+    for part in queue.parts:
+        if isinstance(part, Segment):
+            if messages:
+                yield Unread(messages=messages)
+                messages, size = [], 0
+            yield Spilled(segment=part)
+            continue
+        for message in part.messages.values():
+            messages.append(message)
+            size += message.size
+            if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
+                yield Unread(messages=messages)
+                messages, size = [], 0
     if messages:
         yield Unread(messages=messages)

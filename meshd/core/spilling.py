@@ -20,13 +20,22 @@ SENDERS = 100  # that a segment tells of; of more than these a wake names as man
 
 
 def spill(inbox: Inbox) -> list[Effect]:
-    """One chunk of what is too much in memory; nothing when there is none."""
+    """One chunk of what is too much in memory; nothing when there is none.
+
+    Nobody can take of it until that has ended: what was taken would be dropped when it is on the disk, and could not be
+    confirmed. If that fails, `stays` gives it back.
+    """
     chunk = inbox.surplus()
     if chunk is None:
         return []
     messages = list(chunk.messages.values())
-    segment = segment_of(inbox.unread.last + 1, messages)
+    segment = chunk.leaving = segment_of(inbox.unread.last + 1, messages)
     return [Spill(segment, messages), Commit([Spilled(segment=segment)])]
+
+
+def stays(inbox: Inbox) -> None:
+    """Nothing is on its way to the disk any more."""
+    inbox.unread.stay()
 
 
 def segment_of(number: int, messages: Sequence[Message]) -> Segment:

@@ -164,6 +164,13 @@ class UnreadMail(Mapping[str, Message]):
         self._recent.update(dict.fromkeys(segment.ids, segment))
         self._forget_old()
 
+    def stay(self) -> None:
+        """No chunk is leaving for the disk."""
+        for queue in (self.private, self.broadcasts):
+            for part in queue.parts:
+                if isinstance(part, Chunk):
+                    part.leaving = None
+
     def load(self, number: int, messages: Iterable[Message]) -> None:
         """The segment is no more, and these are in its place."""
         segment = self.segments.get(number)

@@ -54,17 +54,18 @@ class JournalGone(OSError):
 
 
 class JournalHealth(NamedTuple):
-    """Of a journal that somebody looks at from outside: bytes, and records that are damaged."""
+    """Of a journal that somebody looks at from outside: bytes, records that are damaged, and all that are not."""
 
     size: int
     damaged: int
+    records: list[Record]
 
 
 def look(path: str, name: str) -> JournalHealth:
     """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
     with open(path, "rb", _READ_SIZE) as file:
-        _, _, damaged = Journal(path, name)._parse(file)
-        return JournalHealth(file.tell(), damaged)
+        records, _, damaged = Journal(path, name)._parse(file)
+        return JournalHealth(file.tell(), damaged, records)
 
 
 class Journal:

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -118,20 +118,23 @@ class Segments:
 
 
 class SegmentHealth(NamedTuple):
-    """Of segments that somebody looks at from outside: bytes, and messages that should be there and are not."""
+    """Of segments that somebody looks at from outside: bytes, and how many messages each lacks, by its number."""
 
     size: int
-    missing: int
+    missing: dict[int, int]
 
 
-def look(journal: str, told: Collection[Segment]) -> SegmentHealth:
+def look(journal: str, told: Iterable[Segment]) -> SegmentHealth:
     """Read all segments that the journal tells of, and leave them as they are. Raises `OSError`."""
     segments = Segments(journal)
-    size = missing = 0
+    size, missing = 0, {}
     for segment in told:
-        with contextlib.suppress(FileNotFoundError):
-            size += os.stat(segments.path(segment.number)).st_size
-        missing += max(0, segment.count - sum(1 for _ in segments._messages(segment.number)))
+        found = 0
+        with contextlib.suppress(FileNotFoundError), open(segments.path(segment.number), "rb") as file:
+            size += os.fstat(file.fileno()).st_size
+            found = sum(body_of(line) is not None for line in file) - 1  # the first line is the header
+        if found < segment.count:
+            missing[segment.number] = segment.count - max(0, found)
     return SegmentHealth(size, missing)
 
 

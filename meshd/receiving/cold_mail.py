@@ -87,9 +87,10 @@ class ColdMail:
         return found
 
     async def look(self, segment: Segment) -> list[Message]:
-        """What a segment has that is unread still; nothing of one that is none any more."""
-        if segment.number not in self._core.inbox.unread.segments:
-            return []
+        """What a segment has that is unread still; of one that has not become one, what is in memory."""
+        unread = self._core.inbox.unread
+        if segment.number not in unread.segments:
+            return [unread[message_id] for message_id in segment.ids if message_id in unread]
         return [message for message in await self._read(segment) if not self._core.inbox.is_read(message.id)]
 
     async def find(self, message_id: str) -> Message | None:

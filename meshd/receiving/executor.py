@@ -247,6 +247,7 @@ class Executor:
         except MeshError:
             pass
         finally:
+            spilling.stays(self._core.inbox)
             self._tidying = False
 
     async def _on_disk(self, job: Callable[[], T], sequel: Sequel | None = None, *, doing: str = "write") -> T:

@@ -92,6 +92,7 @@ class Machine:
         self.lines: list[str] = []
         self.probe = True
         self.caught_up = False
+        self.meanwhile: Callable[[], None] = lambda: None  # what others do at each boundary
 
     # --- the executor ---
 
@@ -144,6 +145,7 @@ class Machine:
         self._boundary()
 
     def _boundary(self) -> None:
+        self.meanwhile()
         if self.boundaries is not None:
             if self.boundaries == 0:
                 raise Crash
@@ -166,7 +168,7 @@ class Machine:
 
     def spill(self, crash: int | None = None) -> None:
         """As much as can be."""
-        while spilling.spill(self.core.inbox):
+        while self.core.inbox.surplus() is not None:
             if not self.execute(lambda: spilling.spill(self.core.inbox), crash):
                 return
 

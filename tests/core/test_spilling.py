@@ -74,9 +74,18 @@ class SpillingMachine(RuleBasedStateMachine):
             receive(self.bob, one)
             self.unread[one.id] = one
 
-    @rule(crash=crashes)
-    def spill(self, crash: int | None) -> None:
+    @rule(crash=crashes, limit=st.none() | st.integers(1, 4))
+    def spill(self, crash: int | None, limit: int | None) -> None:
+        """While it goes to the disk somebody may take mail, for which he need not wait for the disk."""
+        taken: list[str] = []
+        inbox = self.bob.core.inbox
+        if limit is not None:
+            self.bob.meanwhile = lambda: taken.extend(one.id for one in inbox.take(limit, 1 << 20))
         self.bob.spill(crash)
+        self.bob.meanwhile = lambda: None
+        free = [one for one in self.unread if one not in self.held]
+        assert taken == free[: len(taken)]
+        self.held += taken
         self.settle()
 
     @rule(limit=st.integers(1, 12), direct=st.booleans(), crash=crashes)
@@ -163,6 +172,11 @@ class SpillingMachine(RuleBasedStateMachine):
         assert list(self.bob.unread) == [one for one in self.unread if one not in gone]
         assert len(self.bob.core.inbox.unread) == len(self.unread)
         assert self.bob.core.inbox.free == len(self.unread) - len(self.held)
+
+    @invariant()
+    def what_somebody_holds_is_in_memory(self) -> None:
+        """It could not be confirmed otherwise."""
+        assert all(one in self.bob.core.inbox.unread for one in self.held)
 
     @invariant()
     def losses_are_exact(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -234,3 +235,40 @@ async def test_a_disk_that_cannot_be_read_is_no_loss(daemon: Daemon) -> None:
     path.with_suffix(".aside").unlink()
     path.write_bytes(content)
     assert await read(daemon) == ALL
+
+
+async def test_mail_that_comes_while_other_is_read_is_read_once(daemon: Daemon) -> None:
+    """To the disk and back at the same time: whoever takes of what is going there waits for that."""
+    bob = await daemon.host("bob")
+    found: list[str] = []
+
+    async def reading() -> None:
+        while len(found) < 5 * MESSAGES:
+            found.extend(await read(daemon, limit=7))
+            await asyncio.sleep(0)
+
+    reader = asyncio.create_task(reading())
+    for first in range(0, 5 * MESSAGES, 25):
+        for n in range(first, first + 25):
+            daemon.send("bob", f"m{n}")
+        await eventually(
+            lambda first=first: len(found) + len(bob.core.inbox.unread) >= first,  # type: ignore[misc]
+            "they are received",
+        )
+    await reader
+    assert found == [f"m{n}" for n in range(5 * MESSAGES)]
+    assert bob.core.inbox.losses.total == 0
+
+
+async def test_a_journal_that_was_removed_tells_of_what_is_on_the_disk_again(daemon: Daemon) -> None:
+    await backlog(daemon)
+    daemon.journal("bob").unlink()
+    for n in range(MESSAGES, 2 * MESSAGES):
+        daemon.send("bob", f"m{n}")
+    bob = daemon.agent("bob")
+    await eventually(lambda: len(bob.core.inbox.unread) == 2 * MESSAGES, "all are received")
+    await settled(bob)
+    await daemon.stop()
+    await daemon.start()
+    await daemon.host("bob")
+    assert await read(daemon) == [f"m{n}" for n in range(2 * MESSAGES)]
