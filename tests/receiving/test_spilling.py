@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from meshd.commands.base import Result
 from meshd.commands.reading import InboxParams, Reading, inbox
 from meshd.core import queue
+from meshd.core.message import Message
+from meshd.disk.segments import Segments
 from meshd.receiving.agent import Agent
 from tests.helper import eventually
-from tests.receiving.daemon import Daemon, Here, obstruct
+from tests.receiving.daemon import Daemon, Hang, Here, obstruct
 
 FEW = queue.Bounds(messages=10, chunks=1)
 MESSAGES = 100
@@ -237,27 +240,32 @@ async def test_a_disk_that_cannot_be_read_is_no_loss(daemon: Daemon) -> None:
     assert await read(daemon) == ALL
 
 
-async def test_mail_that_comes_while_other_is_read_is_read_once(daemon: Daemon) -> None:
-    """To the disk and back at the same time: whoever takes of what is going there waits for that."""
+async def test_mail_that_is_going_to_the_disk_is_had_when_it_is_there(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever takes of it waits: taken before, it could not be confirmed, and would be read twice."""
+    hang = Hang()
+    write = Segments.write
+
+    def hanging(self: Segments, number: int, messages: Sequence[Message]) -> None:
+        hang.wait()
+        write(self, number, messages)
+
+    monkeypatch.setattr(Segments, "write", hanging)
     bob = await daemon.host("bob")
-    found: list[str] = []
-
-    async def reading() -> None:
-        while len(found) < 5 * MESSAGES:
-            found.extend(await read(daemon, limit=7))
-            await asyncio.sleep(0)
-
-    reader = asyncio.create_task(reading())
-    for first in range(0, 5 * MESSAGES, 25):
-        for n in range(first, first + 25):
-            daemon.send("bob", f"m{n}")
-        await eventually(
-            lambda first=first: len(found) + len(bob.core.inbox.unread) >= first,  # type: ignore[misc]
-            "they are received",
-        )
-    await reader
-    assert found == [f"m{n}" for n in range(5 * MESSAGES)]
-    assert bob.core.inbox.losses.total == 0
+    hang.begin()
+    for one in ALL:
+        daemon.send("bob", one)
+    await eventually(lambda: hang.waiting, "mail is going to the disk")
+    reader = asyncio.create_task(read(daemon, limit=MESSAGES))
+    looking = asyncio.create_task(read(daemon, peek=True, limit=MESSAGES))
+    await eventually(lambda: bob.core.inbox.unread.wanted, "the reader has come")
+    hang.let_go()
+    assert (await looking)[: FEW.messages] == ALL[: FEW.messages]
+    found = await reader
+    while len(found) < MESSAGES:  # what was received after the reader
+        found += await read(daemon)
+    assert found == ALL
 
 
 async def test_a_journal_that_was_removed_tells_of_what_is_on_the_disk_again(daemon: Daemon) -> None:
