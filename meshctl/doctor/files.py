@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from meshctl import skew
 from meshctl.doctor.finding import Finding, quote
 from meshd import paths
+from meshd.commands.reading import MAX_LIMIT
 from meshd.core.agent import AgentCore
 from meshd.core.names import Keys
 from meshd.core.records import Segment
@@ -90,7 +91,7 @@ def journal_of(path: str) -> Iterator[Finding]:
         yield Finding("warning", AREA, what, skew.restart(""))
     if gone := sum(count for number, count in mail.missing.items() if number in told):
         what = f"{gone} unread messages of {name} are gone from the disk; its inbox says how many are LOST"
-        yield Finding("error", AREA, what, f"meshctl inbox {quote(name)}")
+        yield Finding("error", AREA, what, f"meshctl inbox {quote(name)} --limit {MAX_LIMIT}")
     if health.size + mail.size > LARGE:
         what = f"the mail of {name} takes {(health.size + mail.size) >> 20} MiB: so much is unread"
         yield Finding("warning", AREA, what, f"meshctl inbox {quote(name)}")
