@@ -121,6 +121,15 @@ class UnreadMail(Mapping[str, Message]):
                 found.partly.append(segment)
         return found
 
+    def covering(self, message: Message) -> list[Segment]:
+        """Segments that may have it, by the place where it stood."""
+        at, broadcasts = entry_key(message.at), message.kind == "broadcast"
+        return [
+            segment
+            for segment in self.segments.values()
+            if segment.broadcasts == broadcasts and entry_key(segment.low) <= at <= entry_key(segment.high)
+        ]
+
     # --- changing ---
 
     def add(self, message: Message) -> None:

@@ -114,7 +114,7 @@ class Moving:
         key, last = self._keys.left(agent.name), "-"
         while page := await self._commands.call("XRANGE", key, last, "+", "COUNT", LEFT_PAGE, read=replies.entries):
             found = [self._left(flat) for _, flat in page]
-            messages = [message for message, _ in found if message is not None]
+            messages = await agent.backlog.fresh([message for message, _ in found if message is not None])
             until = next((until for _, until in found if until is not None), None)
             await agent.execute(functools.partial(agent.core.take_left, messages, until, wall()))
             last = f"({page[-1][0].decode()}"

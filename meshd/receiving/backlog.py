@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from meshd.core import spilling
@@ -64,6 +64,18 @@ class Backlog:
             for message in found:
                 if self._inbox.is_left(message, private, group):
                     yield message
+
+    async def fresh(self, messages: Sequence[Message]) -> list[Message]:
+        """Those of them that are not on the disk here already, however long ago they came."""
+        looked: dict[int, set[str]] = {}
+        found = []
+        for message in messages:
+            for segment in self._inbox.unread.covering(message):
+                if segment.number not in looked:
+                    looked[segment.number] = {one.id for one in await self._look(segment)}
+            if not any(message.id in ids for ids in looked.values()):
+                found.append(message)
+        return found
 
     async def origin(self, message_id: str) -> Origin | None:
         """Where a message that was received here came from; None if it is not known."""

@@ -6,25 +6,29 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from meshd.core import spilling
 from meshd.core.agent import AgentCore
 from meshd.core.effects import Commit, Drop, Effect, Load, Spill
 from meshd.core.message import Message
 from meshd.core.records import Record, Segment, Spilled
+from meshd.disk.files import refusal
 from meshd.disk.journal import Journal
 from meshd.disk.segments import Segments
 from meshd.errors import Full
+from meshd.receiving.health import SEGMENTS, Health
 from meshd.system.clock import wall
+
+T = TypeVar("T")
 
 log = logging.getLogger("meshd.agent")
 
 
-class OnDisk(Protocol):
-    """Runs a blocking job in a thread; `doing` names it. Raises `Full` if the disk refuses."""
+class InThread(Protocol):
+    """Runs a blocking job in a thread."""
 
-    def __call__(self, job: Callable[[], Any], *, doing: str = "write") -> Awaitable[Any]: ...
+    def __call__(self, job: Callable[[], T]) -> Awaitable[T]: ...
 
 
 class ColdMail:
@@ -34,13 +38,15 @@ class ColdMail:
         self,
         core: AgentCore,
         journal: Journal,
-        on_disk: OnDisk,
+        health: Health,
+        in_thread: InThread,
         commit: Callable[[Sequence[Record]], Awaitable[None]],
     ) -> None:
         self._core = core
         self._journal = journal
+        self._health = health
         self._segments = Segments(journal.path)
-        self._on_disk = on_disk
+        self._in_thread = in_thread
         self._commit = commit
 
     def recover(self, *, damaged: bool) -> None:
@@ -58,17 +64,24 @@ class ColdMail:
             else:
                 self._segments.drop([number])
 
+    def is_due(self) -> bool:
+        """Whether mail is to go to the disk."""
+        due = self._core.inbox.surplus() is not None
+        if not due:
+            self._health.well(SEGMENTS)  # there is nothing to write; and who cannot read is told that himself
+        return due
+
     async def carry(self, effect: Spill | Load | Drop) -> None:
         """Mail goes to the disk, or comes back, and files that are not needed are removed."""
         match effect:
             case Spill(segment, messages):
-                await self._on_disk(functools.partial(self._segments.write, segment.number, messages))
+                await self._on_disk(functools.partial(self._segments.write, segment.number, messages), "write")
             case Load(segment):
                 await self._load(segment)
             case Drop(numbers, damaged):
                 away = self._segments.put_aside if damaged else self._segments.drop
                 with contextlib.suppress(Full):  # they are removed at the next start
-                    await self._on_disk(functools.partial(away, numbers))
+                    await self._on_disk(functools.partial(away, numbers), "write")
 
     async def _load(self, segment: Segment) -> None:
         found, name = await self._read(segment), self._core.name
@@ -83,8 +96,7 @@ class ColdMail:
                 await self.carry(effect)
 
     async def _read(self, segment: Segment) -> list[Message]:
-        found: list[Message] = await self._on_disk(functools.partial(self._segments.read, segment.number), doing="read")
-        return found
+        return await self._on_disk(functools.partial(self._segments.read, segment.number), "read")
 
     async def look(self, segment: Segment) -> list[Message]:
         """What a segment has that is unread still; of one that has not become one, what is in memory."""
@@ -98,7 +110,15 @@ class ColdMail:
         numbers = list(self._core.inbox.unread.segments)
         if not numbers:
             return None
-        found: Message | None = await self._on_disk(
-            functools.partial(self._segments.find, numbers, message_id), doing="read"
-        )
-        return found
+        return await self._on_disk(functools.partial(self._segments.find, numbers, message_id), "read")
+
+    async def _on_disk(self, job: Callable[[], T], doing: str) -> T:
+        """As the executor's; but the trouble is another one than the journal's."""
+        try:
+            result = await self._in_thread(job)
+        except OSError as error:
+            full = refusal(error, self._journal.path, doing)
+            self._health.say(SEGMENTS, full.message)
+            raise full from None
+        self._health.well(SEGMENTS)
+        return result

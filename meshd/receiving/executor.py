@@ -11,7 +11,6 @@ import contextlib
 import errno
 import functools
 import logging
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -22,6 +21,7 @@ from meshd.core.effects import Commit, Drop, Effect, Load, Quarantine, Spill
 from meshd.core.message import Malformed
 from meshd.core.records import Batch, Record, Spilled
 from meshd.disk import quarantine
+from meshd.disk.files import refusal
 from meshd.disk.journal import Journal, JournalGone
 from meshd.disk.pace import Pace
 from meshd.disk.worker import DiskWorker, Sequel
@@ -32,7 +32,6 @@ from meshd.receiving.health import JOURNAL, Health
 from meshd.receiving.notify_queue import NotifyQueue
 
 log = logging.getLogger("meshd.agent")
-
 T = TypeVar("T")
 
 END_PATIENCE = 5.0  # seconds
@@ -59,7 +58,9 @@ class Executor:
     ) -> None:
         self._core = core
         self._journal = journal
-        self.cold = ColdMail(core, journal, self._on_disk, self._commit)
+        self.cold = ColdMail(
+            core, journal, health, lambda job: disk.run(functools.partial(self._begin, job)), self._commit
+        )
         self._notify = notify
         self._disk = disk
         self._health = health
@@ -203,7 +204,7 @@ class Executor:
         for record in records:
             self._core.apply(record)
         self._told(records)
-        if not self._tidying and (self._core.inbox.surplus() or self._journal.compaction_due(self._live)):
+        if not self._tidying and (self.cold.is_due() or self._journal.compaction_due(self._live)):
             self._tidying = True
             self._background.start(self._tidy(), f"{self._core.name}: tidying")
 
@@ -225,8 +226,8 @@ class Executor:
     @property
     def _live(self) -> int:
         """About how many bytes of the journal still count: messages may be short, and many."""
-        unread = self._core.inbox.unread
-        return unread.size + _ENVELOPE * unread.hot + _TOLD * len(unread.segments)
+        mail = self._core.inbox.unread
+        return mail.size + _ENVELOPE * mail.hot + _TOLD * len(mail.segments)
 
     def _rewrite(self) -> None:
         """In a thread, under the lock, so that nothing is applied meanwhile."""
@@ -238,8 +239,9 @@ class Executor:
         A failure is said and no more: the records are on the disk, the mail stays in memory, and the journal grows.
         """
         try:
-            while await self._step(functools.partial(spilling.spill, self._core.inbox)):
-                pass
+            with contextlib.suppress(Full):
+                while await self._step(functools.partial(spilling.spill, self._core.inbox)):
+                    pass
             async with self._lock:
                 self._check()
                 if self._journal.compaction_due(self._live):
@@ -250,16 +252,14 @@ class Executor:
             spilling.stays(self._core.inbox)
             self._tidying = False
 
-    async def _on_disk(self, job: Callable[[], T], sequel: Sequel | None = None, *, doing: str = "write") -> T:
+    async def _on_disk(self, job: Callable[[], T], sequel: Sequel | None = None) -> T:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
         try:
             result = await self._disk.run(functools.partial(self._begin, job), sequel)
         except OSError as error:
-            where = os.path.dirname(error.filename or self._journal.path)
-            text = f"cannot {doing} in {where}: {error.strerror or error}"
-            self._health.say(JOURNAL, text)
-            next_ = "free space there, or make it writable" if doing == "write" else "make it readable"
-            raise Full(text, f"{next_}: {where}") from None
+            full = refusal(error, self._journal.path)
+            self._health.say(JOURNAL, full.message)
+            raise full from None
         self._health.well(JOURNAL)
         return result
 

@@ -308,6 +308,20 @@ def test_of_a_message_on_the_disk_it_is_known_who_sent_it() -> None:
     assert bob.core.inbox.unread_from("other") is None
 
 
+def test_a_message_that_came_again_is_one_when_the_first_comes_back() -> None:
+    """It was not known any more, and keeps the place of the first, also for whoever holds it."""
+    bob = full(20)
+    for segment in bob.core.inbox.unread.segments.values():
+        bob.core.inbox.unread._forget_ids(segment)
+    again = message(21)
+    again.id = "m10"
+    receive(bob, again)
+    assert len(bob.core.inbox.unread) == 21
+    bob.bring(30)
+    assert [one.id for one in bob.core.inbox.take(30, 1 << 20)] == ids(range(1, 21))
+    assert len(bob.core.inbox.unread) == 20
+
+
 def test_a_re_ping_of_a_message_on_the_disk_is_no_mail() -> None:
     """It is still unread: its agent is woken again. Anybody else's text is a message."""
     bob = full(20)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from meshd.commands.base import Result
@@ -160,11 +161,14 @@ async def test_mail_stays_in_memory_while_the_disk_takes_none_of_it(daemon: Daem
         daemon.send("bob", one)
     await eventually(lambda: len(bob.core.inbox.unread) == MESSAGES, "all are received")
     assert bob.core.inbox.unread.hot == MESSAGES
+    await eventually(lambda: bob.health.trouble, "it is said")
+    assert bob.health.trouble == f"cannot write in {folder(daemon, 'bob').parent}: File exists"
     folder(daemon, "bob").unlink()
     daemon.send("bob", "last")
     await eventually(lambda: len(bob.core.inbox.unread) == MESSAGES + 1, "it is received")
     await settled(bob)
     assert bob.core.inbox.unread.hot <= 4 * FEW.messages
+    assert bob.health.trouble is None
     assert await read(daemon) == [*ALL, "last"]
 
 
@@ -221,6 +225,18 @@ async def test_what_only_the_disk_has_goes_with_the_name(daemon: Daemon) -> None
     left = daemon.store.xrange(f"{daemon.prefix}:left:bob")
     assert [fields[b"id"].decode() for _, fields in left] == ALL
     assert bob.gone is not None
+
+
+async def test_mail_that_another_daemon_gives_back_is_no_new_mail(daemon: Daemon) -> None:
+    """It is on the disk here, and came too long ago for its id to be remembered."""
+    bob = await backlog(daemon)
+    there = await bob.backlog.peek(MESSAGES, 1 << 20)
+    for segment in bob.core.inbox.unread.segments.values():
+        bob.core.inbox.unread._forget_ids(segment)
+    assert not bob.core.inbox.is_duplicate("m50")
+    new = msgspec.structs.replace(there[50], id="new")
+    cold = [one for one in there if one.id not in bob.core.inbox.unread]
+    assert await bob.backlog.fresh([*cold, new]) == [new]
 
 
 async def test_a_disk_that_cannot_be_read_is_no_loss(daemon: Daemon) -> None:
