@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # Ids of messages on the disk that are known: of the newest, and more than a stream's bound, as `SEEN_WINDOW`.
 RECENT = 4096
+_ENVELOPE = 150  # bytes that a message takes in the journal, beside its text
+_TOLD = 300  # bytes that what is told of a segment takes there
 
 
 class Reached(NamedTuple):
@@ -42,6 +44,7 @@ class UnreadMail(Mapping[str, Message]):
         self._bounds = bounds
         self._chunks: dict[str, Chunk] = {}  # by the id of each message that is in memory
         self._recent: dict[str, Segment] = {}  # by the ids that the newest segments tell
+        self._telling: dict[int, Segment] = {}  # those segments
 
     # --- telling ---
 
@@ -84,6 +87,11 @@ class UnreadMail(Mapping[str, Message]):
         """Bytes of the texts in memory."""
         return self.private.size + self.broadcasts.size
 
+    @property
+    def journaled(self) -> int:
+        """About how many bytes of the journal are for it: messages may be short, and many."""
+        return self.size + _ENVELOPE * self.hot + _TOLD * len(self.segments)
+
     def recalls(self, message_id: str) -> str | None:
         """What is remembered of a message on the disk; None of one that is none, or came too long ago."""
         segment = self._recent.get(message_id)
@@ -105,7 +113,8 @@ class UnreadMail(Mapping[str, Message]):
         most = self._bounds
         for queue in (self.private, self.broadcasts):
             if queue.hot > most.messages * most.chunks or queue.size > most.size * most.chunks:
-                for part in reversed(queue.parts[1:-1]):
+                for k in range(len(queue.parts) - 2, 0, -1):
+                    part = queue.parts[k]
                     if isinstance(part, Chunk) and not any(message_id in held for message_id in part.messages):
                         return part
         return None
@@ -170,8 +179,10 @@ class UnreadMail(Mapping[str, Message]):
             self.drop(message_id)
         self.segments[segment.number] = segment
         self.last = max(self.last, segment.number)
-        self._recent.update(dict.fromkeys(segment.ids, segment))
-        self._forget_old()
+        if segment.ids:
+            self._telling[segment.number] = segment
+            self._recent.update(dict.fromkeys(segment.ids, segment))
+            self._forget_old()
 
     def stay(self) -> None:
         """No chunk is leaving for the disk."""
@@ -209,7 +220,7 @@ class UnreadMail(Mapping[str, Message]):
     def clear(self, last: int = 0) -> None:
         """Nothing is unread; `last` as above."""
         self.private, self.broadcasts, self.last = Queue(), Queue(), last
-        self.segments, self._chunks, self._recent = {}, {}, {}
+        self.segments, self._chunks, self._recent, self._telling = {}, {}, {}, {}
 
     def _queue(self, segment: Segment) -> Queue:
         return self.broadcasts if segment.broadcasts else self.private
@@ -241,9 +252,8 @@ class UnreadMail(Mapping[str, Message]):
     def _forget_old(self) -> None:
         """Of the oldest segments no ids are kept: by their places, so that a compacted journal gives the same."""
         while True:
-            known = (segment for segment in self.segments.values() if segment.ids)
-            oldest = min(known, key=lambda segment: (entry_key(segment.high), segment.number), default=None)
-            if oldest is None or len(self._recent) - len(oldest.ids) < RECENT:
+            oldest = min(self._telling.values(), key=lambda segment: (entry_key(segment.high), segment.number))
+            if len(self._recent) - len(oldest.ids) < RECENT:
                 return
             self._forget_ids(oldest)
 
@@ -251,6 +261,7 @@ class UnreadMail(Mapping[str, Message]):
         for message_id in segment.ids:
             if self._recent.get(message_id) is segment:
                 del self._recent[message_id]
+        self._telling.pop(segment.number, None)
         segment.ids = {}
 
 

@@ -35,8 +35,6 @@ log = logging.getLogger("meshd.agent")
 T = TypeVar("T")
 
 END_PATIENCE = 5.0  # seconds
-_ENVELOPE = 150  # bytes that a message takes in the journal, beside its text
-_TOLD = 300  # bytes that what is told of a segment takes there
 
 
 class Executor:
@@ -95,6 +93,7 @@ class Executor:
     def start(self) -> None:
         """The loop runs: what `load` could not finish is tried again."""
         self._notify.start()
+        self._tidy_if_due()  # an older version had all mail in memory
 
     async def execute(
         self, decide: Callable[[], list[Effect]], ended: Callable[[bool], None] | None = None
@@ -204,9 +203,7 @@ class Executor:
         for record in records:
             self._core.apply(record)
         self._told(records)
-        if not self._tidying and (self.cold.is_due() or self._journal.compaction_due(self._live)):
-            self._tidying = True
-            self._background.start(self._tidy(), f"{self._core.name}: tidying")
+        self._tidy_if_due()
 
     def _write(self, records: Sequence[Record]) -> None:
         """In a thread: the journal first and synced, then the lines wait that tell of it."""
@@ -223,15 +220,17 @@ class Executor:
         if isinstance(batch, Batch):
             self._notify.tell(batch)
 
-    @property
-    def _live(self) -> int:
-        """About how many bytes of the journal still count: messages may be short, and many."""
-        mail = self._core.inbox.unread
-        return mail.size + _ENVELOPE * mail.hot + _TOLD * len(mail.segments)
+    def _compaction_due(self) -> bool:
+        return self._journal.compaction_due(self._core.inbox.unread.journaled)
+
+    def _tidy_if_due(self) -> None:
+        if not self._tidying and (self.cold.is_due() or self._compaction_due()):
+            self._tidying = True
+            self._background.start(self._tidy(), f"{self._core.name}: tidying")
 
     def _rewrite(self) -> None:
         """In a thread, under the lock, so that nothing is applied meanwhile."""
-        self._journal.compact(self._core.snapshot(), self._live)
+        self._journal.compact(self._core.snapshot(), self._core.inbox.unread.journaled)
 
     async def _tidy(self) -> None:
         """Put on the disk what is too much in memory, and write the journal anew if half of it is of no use.
@@ -244,7 +243,7 @@ class Executor:
                     pass
             async with self._lock:
                 self._check()
-                if self._journal.compaction_due(self._live):
+                if self._compaction_due():
                     await self._on_disk(self._rewrite)
         except MeshError:
             pass

@@ -28,6 +28,7 @@ def backlog(folder: Path, share: float) -> None:
         empty = resident_of(home.start().pid)
         with home.rpc() as rpc:
             rpc.call("register", name="bob")
+        _restart(home, 0)
         _receive(home, messages, empty)
         _restart(home, messages)
         _read(home, messages)

@@ -95,6 +95,22 @@ async def test_a_daemon_that_starts_again_has_all_of_it_and_reads_no_file_for_th
     assert await read(daemon) == ALL
 
 
+async def test_mail_of_an_older_journal_goes_to_the_disk_at_the_start(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which had all of it in memory, and in the journal."""
+    monkeypatch.setattr(queue, "BOUNDS", queue.Bounds(messages=MESSAGES))
+    await backlog(daemon)
+    assert not folder(daemon, "bob").exists()
+    await daemon.stop()
+    monkeypatch.setattr(queue, "BOUNDS", FEW)
+    await daemon.start()
+    bob = await daemon.host("bob")
+    await settled(bob)
+    assert bob.core.inbox.unread.hot <= 4 * FEW.messages
+    assert await read(daemon) == ALL
+
+
 async def test_looking_brings_nothing_into_memory(daemon: Daemon) -> None:
     bob = await backlog(daemon)
     there, hot = files(daemon, "bob"), bob.core.inbox.unread.hot
