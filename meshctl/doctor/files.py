@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from meshctl import skew
 from meshctl.doctor.finding import Finding, quote
 from meshd import paths
-from meshd.disk import hosted, journal, logcursor
+from meshd.commands.reading import MAX_LIMIT
+from meshd.core.agent import AgentCore
+from meshd.core.names import Keys
+from meshd.core.records import Segment
+from meshd.disk import hosted, journal, logcursor, segments
 from meshd.disk.files import read_only
 from meshd.disk.formats import refuse_newer
 from meshd.errors import ConfigError
 from meshd.hosting.session_names import FORMAT as SESSIONS_FORMAT
 
 AREA = "files"
-LARGE = 64 << 20  # bytes of a journal: that much is unread
+LARGE = 64 << 20  # bytes of a journal, and of what it tells to be beside it: that much is unread
 
 
 def check() -> Iterator[Finding]:
@@ -61,6 +65,7 @@ def _agents(folder: str) -> Iterator[Finding]:
     aside = os.path.join(os.path.dirname(folder), "aside")
     for pattern, what in (
         ("*.journal.damaged-*", "records of a journal were damaged, and are kept in"),
+        ("*.unread-*.damaged-*", "unread mail was damaged, and what is left of it is kept in"),
         ("*.quarantine", "messages that could not be decoded are kept in"),
     ):
         for path in _all(folder, pattern):
@@ -72,6 +77,10 @@ def journal_of(path: str) -> Iterator[Finding]:
     name = os.path.basename(path).removesuffix(".journal")
     try:
         health = journal.look(path, name)
+        told = _segments(name, health)
+        mail = segments.look(path, told.values())
+        if mail.missing:  # it may have been read meanwhile
+            told = _segments(name, journal.look(path, name))
     except FileNotFoundError:
         return
     except (OSError, ConfigError) as error:
@@ -80,9 +89,20 @@ def journal_of(path: str) -> Iterator[Finding]:
     if health.damaged:
         what = f"{path}: {health.damaged} damaged records; the next start keeps them aside and goes on with the rest"
         yield Finding("warning", AREA, what, skew.restart(""))
-    if health.size > LARGE:
-        what = f"the journal of {name} has {health.size >> 20} MiB: so much is unread"
+    if gone := sum(count for number, count in mail.missing.items() if number in told):
+        what = f"{gone} unread messages of {name} are gone from the disk; its inbox says how many are LOST"
+        yield Finding("error", AREA, what, f"meshctl inbox {quote(name)} --limit {MAX_LIMIT}")
+    if health.size + mail.size > LARGE:
+        what = f"the mail of {name} takes {(health.size + mail.size) >> 20} MiB: so much is unread"
         yield Finding("warning", AREA, what, f"meshctl inbox {quote(name)}")
+
+
+def _segments(name: str, health: journal.JournalHealth) -> dict[int, Segment]:
+    """Those that the journal tells of."""
+    core = AgentCore(name, Keys(""))
+    for record in health.records:
+        core.apply(record)
+    return core.inbox.unread.segments
 
 
 def _notify_logs(folder: str) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from msgspec import Meta
 
 from meshd.commands.base import AGENTS, HOSTED, Call, Command, Params, Printed, Result, about
 from meshd.commands.checks import check_optional_id, check_seconds, check_text, check_wait_room
-from meshd.core.inbox import Origin
 from meshd.core.names import EVERYONE, check_name
+from meshd.core.origin import Origin
 from meshd.core.wire import Outgoing, Receipt
 from meshd.errors import MeshError, NotFound, OutcomeUnknown
 from meshd.system import clock
@@ -152,7 +152,7 @@ async def reply(call: Call, p: ReplyParams, use: Messaging) -> Result:
     if nonce is not None:
         sender, peer, request, re = call.sender(p.sender), None, True, nonce
     else:
-        sender, (peer, request, about) = _received(call, p, use)
+        sender, (peer, request, about) = await _received(call, p, use)
         re = p.where if request else about or p.where  # a re-ping stands for what it is about
     if request:
         fields = ("from", sender, "reply", text, "ts", f"{clock.wall():.6f}")
@@ -163,7 +163,7 @@ async def reply(call: Call, p: ReplyParams, use: Messaging) -> Result:
     return Result({**_receipt(use, await use.outbox.send(out, wait_room=wait_room), peer), "late": request})
 
 
-def _received(call: Call, p: ReplyParams, use: Messaging) -> tuple[str, Origin]:
+async def _received(call: Call, p: ReplyParams, use: Messaging) -> tuple[str, Origin]:
     """Who received the message that is answered, and where it came from."""
     if p.sender is not None or call.names_itself:
         name = call.sender(p.sender)
@@ -172,6 +172,10 @@ def _received(call: Call, p: ReplyParams, use: Messaging) -> tuple[str, Origin]:
         candidates = list(use.agents.values())
     for agent in candidates:
         known = agent.core.inbox.origin(p.where)
+        if known is not None:
+            return agent.name, known
+    for agent in candidates:
+        known = await agent.backlog.origin(p.where)
         if known is not None:
             return agent.name, known
     raise NotFound(

@@ -52,7 +52,10 @@ async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
             raise _unavailable(agent.name, why)
         await agent.ensure_held()
     box = agent.core.inbox
-    messages = box.peek(p.limit, call.max_bytes) if p.peek else box.take(p.limit, call.max_bytes)
+    try:
+        messages = await (_peek if p.peek else _take)(agent, p.limit, call.max_bytes)
+    except Full as error:
+        raise _unavailable(agent.name, error.message) from None
     lost = box.losses.untold if p.peek else box.losses.take()
     data = {
         "name": agent.name,
@@ -69,6 +72,16 @@ async def inbox(call: Call, p: InboxParams, use: Reading) -> Result:
     if (trouble := agent.health.trouble) is not None or not fresh:
         data["trouble"] = trouble or "there may be more: what the store has now is not known yet"
     return Result(data, None if p.peek or not (messages or lost) else Handover(agent, messages, lost))
+
+
+async def _peek(agent: Agent, limit: int, max_bytes: int) -> list[Message]:
+    return await agent.backlog.peek(limit, max_bytes)
+
+
+async def _take(agent: Agent, limit: int, max_bytes: int) -> list[Message]:
+    while await agent.backlog.bring(limit, max_bytes):
+        await agent.ensure_held()
+    return agent.core.inbox.take(limit, max_bytes)
 
 
 def _unavailable(name: str, why: str) -> Unavailable:
@@ -130,7 +143,7 @@ async def _hear(call: Call, use: Reading, agent: Agent, *, hidden: bool, follow:
                 changed.clear()
                 while overheard:
                     await call.emit(_item(use, agent, overheard.popleft(), "group"))
-                if agent.core.inbox.has_free(direct=direct) and await _is_sure(agent):
+                if agent.core.inbox.has_free(direct=direct) and await _is_ready(agent, call.max_bytes, direct=direct):
                     for message in agent.core.inbox.take(1, call.max_bytes, direct=direct):
                         changed.set()  # there may be more
                         handover = Handover(agent, [message])
@@ -145,12 +158,16 @@ async def _hear(call: Call, use: Reading, agent: Agent, *, hidden: bool, follow:
                 await changed.wait()
 
 
-async def _is_sure(agent: Agent) -> bool:
-    """Whether its mail may be handed out now. If the store cannot tell, whoever waits goes on waiting."""
+async def _is_ready(agent: Agent, max_bytes: int, *, direct: bool) -> bool:
+    """Whether its next message may be handed out now. If the store cannot tell, whoever waits goes on waiting."""
     try:
         await agent.ensure_held()
+        while await agent.backlog.bring(1, max_bytes, direct=direct):
+            await agent.ensure_held()
     except StoreError:
         return False
+    except Full as error:
+        raise _unavailable(agent.name, error.message) from None
     return True
 
 

@@ -60,7 +60,7 @@ async def _watch(call: Call, use: Watching, agent: Agent, cursor: LogCursor, wri
         await _in_thread(cursor.to_end)
         await agent.execute(list)  # behind a step whose line is passed over and whose message is not there yet
         if agent.core.inbox.unread:
-            told = set(agent.core.inbox.unread)
+            told = set(agent.core.inbox.unread.recent())
             await call.emit(Result({"line": _unread_line(agent)}))
     quiet_since = 0.0
     while True:
@@ -99,7 +99,7 @@ _PAUSE = 0.2
 
 def _unread_line(agent: Agent) -> str:
     unread = agent.core.inbox.unread
-    senders = sorted({message.sender for message in unread.values()})
+    senders = sorted(unread.senders())
     return f"📨 {len(unread)} unread from {_few(senders)}: meshctl inbox {agent.name}"
 
 

@@ -10,15 +10,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from meshd.core.clock import Stored, Wall
 from meshd.core.effects import CheckLease, Commit, Effect, Pong, Quarantine, Wake
-from meshd.core.inbox import Inbox, StreamInfo, origin_of
+from meshd.core.inbox import Inbox, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, MAX_PINGS, Ends, Ledger, entry_for
 from meshd.core.message import Decoded, Malformed, Message, Ping, entry_key, group_id
+from meshd.core.moved import elsewhere_to_here, last_word
 from meshd.core.names import Keys
+from meshd.core.origin import origin_of
+from meshd.core.queue import BOUNDS, Bounds
 from meshd.core.records import (
     UNKNOWN,
     Batch,
     Closed,
     Header,
+    Loaded,
     Moved,
     Opened,
     Pinged,
@@ -27,6 +31,7 @@ from meshd.core.records import (
     Record,
     Sent,
     Snapshot,
+    Spilled,
     Unread,
 )
 from meshd.core.snapshot import snapshot_of
@@ -39,10 +44,10 @@ PING_AGE = 600.0  # seconds, by the store's clock; an older ping has nobody left
 class AgentCore:
     """The state machine of one agent: an inbox, a ledger, and the order of things between them."""
 
-    def __init__(self, name: str, keys: Keys) -> None:
+    def __init__(self, name: str, keys: Keys, bounds: Bounds = BOUNDS) -> None:
         self.name = name
         self.keys = keys
-        self.inbox = Inbox()
+        self.inbox = Inbox(bounds)
         self.ledger = Ledger()
 
     # --- deciding ---
@@ -142,8 +147,8 @@ class AgentCore:
             fresh[entry.id] = entry
             senders.add(entry.sender)
             about = entry.about or ""
-            original = inbox.unread.get(about) or fresh.get(about)
-            if original is not None and original.sender == entry.sender:
+            original = fresh[about].sender if about in fresh else inbox.unread_from(about)
+            if original == entry.sender:
                 # Still unread: remind, without a second entry. Anybody else's text would never be read.
                 batch.seen.append(entry.id)
                 batch.origins[entry.id] = origin_of(entry)
@@ -209,26 +214,7 @@ class AgentCore:
 
     def move(self, elsewhere: Moved, told: Batch | None = None) -> list[Effect]:
         """The name was hosted elsewhere: what changes by going on where it was read there. `told` goes with it."""
-        inbox = self.inbox
-        read_to, group_to = entry_key(elsewhere.read_to), entry_key(elsewhere.group or "0-0")
-        elsewhere.read_ids = [
-            *elsewhere.read_ids,
-            *(m.id for m in inbox.unread.values() if m.kind == "broadcast" and entry_key(m.at) <= group_to),
-        ]
-        news = (
-            inbox.is_behind(elsewhere.position)
-            or (elsewhere.group is not None and inbox.group is None)
-            or (elsewhere.group is not None and entry_key(elsewhere.group) > entry_key(inbox.group or "0-0"))
-            or any(m.kind != "broadcast" and entry_key(m.at) <= read_to for m in inbox.unread.values())
-            or any(message_id not in inbox.seen for message_id in elsewhere.read_ids)
-            or elsewhere.lost > 0
-            or bool(elsewhere.entries)
-        )
-        if not news:
-            return []
-        if elsewhere.group is not None and inbox.group is not None:
-            elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
-        return [Commit([elsewhere, told] if told is not None else [elsewhere])]
+        return elsewhere_to_here(self.inbox, elsewhere, told)
 
     def give_losses(self) -> list[Effect]:
         """The next holder tells of the losses that nobody here was told of."""
@@ -272,8 +258,8 @@ class AgentCore:
             case Snapshot():
                 inbox.apply_snapshot(record)
                 ledger.entries = {entry.id: entry for entry in record.entries}
-            case Unread():
-                inbox.apply_unread(record)
+            case Unread() | Spilled() | Loaded():
+                inbox.apply_mail(record)
             case Header():
                 pass
 
@@ -285,14 +271,7 @@ class AgentCore:
 
     def read_record(self) -> Moved:
         """How far this name was read, for the daemon that hosts it next."""
-        position = self.inbox.read_position()
-        return Moved(
-            position=position,
-            group=self.inbox.read_group(),
-            read_to=position.at,
-            read_ids=self.inbox.read_beyond(),
-            lost=self.inbox.losses.untold,
-        )
+        return last_word(self.inbox)
 
 
 def _mark(entry: Malformed, batch: Batch) -> str:

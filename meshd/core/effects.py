@@ -6,14 +6,34 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from meshd.core.ledger import Escalate, Reping
-from meshd.core.message import Malformed, Ping
-from meshd.core.records import Record
+from meshd.core.message import Malformed, Message, Ping
+from meshd.core.records import Record, Segment
 
 
 class Commit(NamedTuple):
     """Write these records and sync, then `apply` each, and tell of them in the notify log."""
 
     records: Sequence[Record]
+
+
+class Spill(NamedTuple):
+    """Write these messages into the segment's file and sync it, before the record that tells of it."""
+
+    segment: Segment
+    messages: Sequence[Message]
+
+
+class Load(NamedTuple):
+    """Read the segment's file, and go on with what `spilling.loaded` decides of what was found."""
+
+    segment: Segment
+
+
+class Drop(NamedTuple):
+    """The files of these segments are not needed any more. `damaged`: they are kept for whoever wants to look."""
+
+    numbers: Sequence[int]
+    damaged: bool = False
 
 
 class Quarantine(NamedTuple):
@@ -43,4 +63,4 @@ class Wake(NamedTuple):
     senders: frozenset[str]
 
 
-Effect = Commit | Quarantine | Pong | CheckLease | Wake | Reping | Escalate
+Effect = Commit | Spill | Load | Drop | Quarantine | Pong | CheckLease | Wake | Reping | Escalate

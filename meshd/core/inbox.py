@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from meshd.core.losses import Losses
 from meshd.core.message import Message, entry_before, entry_key, is_entry_id
-from meshd.core.records import UNKNOWN, Batch, Moved, Position, Read, Snapshot, Unread
+from meshd.core.origin import Origin, origin_from, origin_of
+from meshd.core.queue import BOUNDS, Bounds, Chunk
+from meshd.core.records import UNKNOWN, Batch, Loaded, Moved, Position, Read, Segment, Snapshot, Spilled, Unread
+from meshd.core.unread import UnreadMail
 
 SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
 READ_ABOVE = 1000
-_REQUEST = "?"  # marks the sender of a request among the remembered ids; no name contains it
-
-
-class Origin(NamedTuple):
-    """Who sent a message, whether it was a request, and what it was about if it was a re-ping."""
-
-    sender: str
-    request: bool = False
-    about: str | None = None
-
-
-def origin_of(message: Message) -> str:
-    """What is remembered of a message: its `Origin`, in a string."""
-    return _REQUEST * message.request + message.sender + (f" {message.about}" if message.about else "")
 
 
 class StreamInfo(NamedTuple):
@@ -38,14 +27,10 @@ class StreamInfo(NamedTuple):
 class Inbox:
     """State of one agent's mail. Methods named `apply_*` change it; the others decide or tell."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.position = Position()
         self.group: str | None = None
-        self.unread: dict[str, Message] = {}
-        self.unread_bytes = 0  # of their texts
-        # The same messages by where they came from: each stream's oldest unread one is asked for at every step.
-        self._private: dict[str, Message] = {}
-        self._broadcasts: dict[str, Message] = {}
+        self.unread = UnreadMail(bounds)
         self.seen: dict[str, str] = {}
         # Read out of order: (entry id, message id) above the oldest unread one; private mail, and broadcasts.
         self.read_above: list[tuple[str, str]] = []
@@ -84,40 +69,83 @@ class Inbox:
         return (entry_key(self.position.at), self.position.index) < (entry_key(position.at), position.index)
 
     def is_duplicate(self, message_id: str) -> bool:
-        return message_id in self.seen or message_id in self.unread
+        return message_id in self.seen or message_id in self.unread or self.unread.recalls(message_id) is not None
 
     def origin(self, message_id: str) -> Origin | None:
         """Where a message that was received here came from; None if it is not known."""
+        remembered = self._unread_origin(message_id)
+        return origin_from(self.seen.get(message_id) if remembered is None else remembered)
+
+    def unread_from(self, message_id: str) -> str | None:
+        """Who sent it, if it is unread, as far as is known."""
+        origin = origin_from(self._unread_origin(message_id))
+        return None if origin is None else origin.sender
+
+    def _unread_origin(self, message_id: str) -> str | None:
         message = self.unread.get(message_id)
-        remembered = origin_of(message) if message is not None else self.seen.get(message_id)
-        if not remembered:
-            return None
-        sender, _, about = remembered.removeprefix(_REQUEST).partition(" ")
-        return Origin(sender, remembered.startswith(_REQUEST), about or None)
+        return self.unread.recalls(message_id) if message is None else origin_of(message)
+
+    def is_read(self, message_id: str) -> bool:
+        """Whether a message that was on the disk was read meanwhile, under another entry or elsewhere."""
+        return message_id in self.seen or message_id in self.read_elsewhere
+
+    def surplus(self) -> Chunk | None:
+        """Messages that are too many in memory, and can be put on the disk now."""
+        return None if self.unread.wanted else self.unread.surplus(self._handed)
 
     # --- handing over ---
 
     def take(self, limit: int, max_bytes: int, *, direct: bool = False) -> list[Message]:
-        """The oldest unread messages that nobody holds; they stay unread until confirmed. `direct`: no broadcasts."""
-        unread = self._private if direct else self.unread
-        free = (message for message in unread.values() if message.id not in self._handed)
-        taken = _within(free, limit, max_bytes)
+        """The oldest unread messages that nobody holds; they stay unread until confirmed. `direct`: no broadcasts.
+
+        None that stands behind one on the disk (see `missing`).
+        """
+        taken = _within(self._free(direct=direct), limit, max_bytes)
         self._handed.update(message.id for message in taken)
         return taken
 
+    def _free(self, *, direct: bool) -> Iterator[Message]:
+        for item in self.unread.walk(direct=direct):
+            if isinstance(item, Segment):
+                return
+            if item.id not in self._handed:
+                yield item
+
+    def missing(
+        self,
+        limit: int,
+        max_bytes: int,
+        *,
+        direct: bool = False,
+        looked: Mapping[int, Collection[Message]] | None = None,
+    ) -> Segment | None:
+        """What must be read from the disk first, that so much can be taken; or with `looked` be shown by `peek`."""
+        count = size = 0
+        for item in self.unread.walk(looked, direct=direct):
+            if count >= limit or size >= max_bytes:
+                return None
+            if isinstance(item, Segment):
+                return item
+            if looked is not None or item.id not in self._handed:
+                count += 1
+                size += len(item.text)
+        return None
+
     def has_free(self, *, direct: bool = False) -> bool:
-        """Whether `take` would find something."""
-        unread = self._private if direct else self.unread
-        return any(message_id not in self._handed for message_id in unread)
+        """Whether `take` would find something, once nothing is `missing`."""
+        return any(isinstance(item, Segment) or item.id not in self._handed for item in self.unread.walk(direct=direct))
 
     @property
     def free(self) -> int:
         """How many unread messages nobody holds."""
         return len(self.unread) - sum(held in self.unread for held in self._handed)
 
-    def peek(self, limit: int, max_bytes: int) -> list[Message]:
-        """The oldest unread messages, without taking them."""
-        return _within(self.unread.values(), limit, max_bytes)
+    def peek(
+        self, limit: int, max_bytes: int, looked: Mapping[int, Collection[Message]] | None = None
+    ) -> list[Message]:
+        """The oldest unread messages, without taking them; `looked`: what segments have, by their numbers."""
+        items = self.unread.walk(looked)
+        return _within((item for item in items if not isinstance(item, Segment)), limit, max_bytes)
 
     def release(self, ids: Iterable[str], lost: int = 0) -> None:
         """The hand-over failed: the messages can be taken again, and of so many losses somebody is still to be told."""
@@ -132,26 +160,32 @@ class Inbox:
         if batch.group is not None:
             self.group = batch.group
         for message in batch.messages:
-            self._add(message)
+            self.unread.add(message)
         for message_id in batch.seen:
             self._remember(message_id, batch.origins.get(message_id, ""))
         self.losses.apply_batch(batch)
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
-            message = self._drop(message_id)
+            message = self.unread.drop(message_id)
             if message is not None:
                 self._remember(message_id, origin_of(message))
                 above = self.group_above if message.kind == "broadcast" else self.read_above
                 above.append((message.at, message_id))
         self._handed.difference_update(read.ids)
         self.losses.told(read.lost)
-        self._trim_read_above()
+        self._settle()
+
+    def _settle(self) -> None:
+        """There is less unread: what was read above the oldest of it may be below it now."""
+        self.read_above = _above(self.read_above, self.unread.private.oldest())
+        self.group_above = _above(self.group_above, self.unread.broadcasts.oldest())
         if not self.unread:
             self.read_elsewhere = []
 
     def apply_moved(self, moved: Moved) -> None:
-        if not all(map(is_entry_id, (moved.position.at, moved.read_to, moved.group or "0-0"))):
+        group_to = moved.broadcasts_to or "0-0"
+        if not all(map(is_entry_id, (moved.position.at, moved.read_to, moved.group or "0-0", group_to))):
             return  # a stranger's, written down when such were believed: the store would refuse to read from there
         self.losses.apply_moved(moved)
         # Where the name goes on elsewhere than it stopped here, a gap in the counts is what was read there.
@@ -162,12 +196,16 @@ class Inbox:
             if entry_key(moved.group) > entry_key(self.group or "0-0"):
                 self.losses.forget_counts(broadcasts=True)
             self.group = moved.group
-        read_to = entry_key(moved.read_to)
+        read_to, broadcasts_to = entry_key(moved.read_to), entry_key(group_to)
         read_ids = set(moved.read_ids)
-        for message in list(self.unread.values()):
-            elsewhere = message.kind != "broadcast" and entry_key(message.at) <= read_to
-            if elsewhere or message.id in read_ids:
-                self._drop(message.id)
+        for segment in self.unread.reached(read_to, broadcasts_to).whole:
+            for message_id, origin in segment.ids.items():
+                self._remember(message_id, origin)
+            self.unread.forget(segment)
+        for message in list(self.unread.in_memory()):
+            to = broadcasts_to if message.kind == "broadcast" else read_to
+            if entry_key(message.at) <= to or message.id in read_ids:
+                self.unread.drop(message.id)
                 self._remember(message.id, origin_of(message))
         for message_id in moved.read_ids:
             if message_id not in self.seen:
@@ -183,27 +221,21 @@ class Inbox:
         self.group_above = list(snapshot.group_above)
         self.read_elsewhere = list(snapshot.read_elsewhere)
         self.losses.apply_snapshot(snapshot)
-        for message_id in list(self.unread):
-            self._drop(message_id)
+        self.unread.clear(snapshot.segment)
 
-    def apply_unread(self, unread: Unread) -> None:
-        for message in unread.messages:
-            self._add(message)
-
-    def _stream_of(self, message: Message) -> dict[str, Message]:
-        return self._broadcasts if message.kind == "broadcast" else self._private
-
-    def _add(self, message: Message) -> None:
-        before = self.unread.get(message.id)
-        self.unread[message.id] = self._stream_of(message)[message.id] = message
-        self.unread_bytes += message.size - (before.size if before is not None else 0)
-
-    def _drop(self, message_id: str) -> Message | None:
-        message = self.unread.pop(message_id, None)
-        if message is not None:
-            del self._stream_of(message)[message_id]
-            self.unread_bytes -= message.size
-        return message
+    def apply_mail(self, record: Unread | Spilled | Loaded) -> None:
+        """Unread mail of a compacted journal, or that was put on the disk, or has come back from there."""
+        match record:
+            case Unread():
+                for message in record.messages:
+                    self.unread.add(message)
+            case Spilled():
+                self.unread.spill(record.segment)
+            case Loaded():
+                self.unread.load(record.number, record.messages)
+                self.losses.total += record.lost
+                self.losses.untold += record.lost
+                self._settle()
 
     def _remember(self, message_id: str, sender: str) -> None:
         self.seen.pop(message_id, None)
@@ -213,47 +245,42 @@ class Inbox:
 
     # --- telling ---
 
-    def oldest_unread(self) -> Message | None:
-        """The oldest unread private message: everything before it was read."""
-        return next(iter(self._private.values()), None)
-
-    def oldest_broadcast(self) -> Message | None:
-        return next(iter(self._broadcasts.values()), None)
-
     def read_position(self) -> Position:
         """Up to where the private stream was read without a hole."""
-        oldest, here = self.oldest_unread(), entry_key(self.position.at)
+        oldest, here = self.unread.private.oldest(), entry_key(self.position.at)
         if oldest is not None and entry_key(oldest.at) > here:
             # The stream went back and is read again: what comes now may have lower ids than what is still unread.
-            oldest = min(self._private.values(), key=lambda message: entry_key(message.at))
+            oldest = self.unread.private.lowest()
         if oldest is None or entry_key(oldest.at) > here:
             return self.position
         return Position(entry_before(oldest.at), max(0, oldest.index - 1))
 
     def read_group(self) -> str | None:
         """Up to where the broadcasts were read without a hole."""
-        oldest = self.oldest_broadcast()
+        oldest = self.unread.broadcasts.oldest()
         return entry_before(oldest.at) if oldest else self.group
 
-    def left_behind(self, private: str, group: str) -> list[Message]:
-        """Unread messages that the store has no more: from before the first entry that each of the streams has."""
-        first, first_broadcast = entry_key(private), entry_key(group)
-        return [
-            message
-            for message in self.unread.values()
-            if entry_key(message.at) < (first_broadcast if message.kind == "broadcast" else first)
-        ]
+    def left_behind(self, private: str, group: str) -> Iterator[Message | Segment]:
+        """Unread messages that the store has no more: from before the first entry that each of the streams has.
+
+        And segments that have such messages; of them all that `is_left` says.
+        """
+        for item in self.unread.walk():
+            if self.is_left(item, private, group):
+                yield item
+
+    @staticmethod
+    def is_left(item: Message | Segment, private: str, group: str) -> bool:
+        if isinstance(item, Segment):
+            return entry_key(item.low) < entry_key(group if item.broadcasts else private)
+        return entry_key(item.at) < entry_key(group if item.kind == "broadcast" else private)
 
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""
         return [*self.read_elsewhere, *(message_id for _, message_id in (*self.read_above, *self.group_above))]
 
-    def _trim_read_above(self) -> None:
-        self.read_above = _above(self.read_above, self.oldest_unread())
-        self.group_above = _above(self.group_above, self.oldest_broadcast())
 
-
-def _above(pairs: list[tuple[str, str]], oldest: Message | None) -> list[tuple[str, str]]:
+def _above(pairs: list[tuple[str, str]], oldest: Position | None) -> list[tuple[str, str]]:
     """Those that stand above the oldest unread message, if there is one."""
     if oldest is None:
         return []

@@ -11,7 +11,8 @@ import msgspec
 
 from meshd.core.message import Message
 
-FORMAT = 1
+PLAIN = 1  # the format of a journal that has all of the unread mail in itself, as every version can read it
+FORMAT = 2  # of one that has told some of it to be in segments, beside the journal
 UNKNOWN = -1  # as the index of a position: the stream went back, and is read again from its start
 
 
@@ -20,6 +21,25 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
 
     at: str = "0-0"
     index: int = 0
+
+
+class Segment(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Unread messages of one kind that lie in a file of their own: what is known of them without looking there.
+
+    `count` of messages; `size` in bytes of their texts; `first`: the place of the first of them; `low`, `high`: the
+    least and the greatest of their entry ids. `ids`: their ids, and what is remembered of each (see `Origin`): of the
+    newest segments alone.
+    """
+
+    number: int
+    broadcasts: bool = False
+    count: int
+    size: int
+    first: Position
+    low: str
+    high: str
+    senders: list[str]
+    ids: dict[str, str] = {}
 
 
 class Entry(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -87,6 +107,7 @@ class Moved(_Record, tag="moved"):
     group: str | None = None
     read_to: str = "0-0"
     read_ids: list[str] = []
+    broadcasts_to: str | None = None  # broadcasts were read up to there; without it those of `read_ids` alone
     lost: int = 0  # so many losses were counted there, and nobody was told of them
     entries: list[Entry] = []  # pending ones that agent-mesh 0.1 left: in one record with the place where it stopped
 
@@ -118,7 +139,7 @@ class Closed(_Record, tag="closed"):
 
 
 class Snapshot(_Record, tag="snapshot"):
-    """The whole state but the unread messages, which follow in batches; written when a journal is compacted."""
+    """The whole state but the unread mail, which follows in its order; written when a journal is compacted."""
 
     position: Position
     group: str | None = None
@@ -131,6 +152,7 @@ class Snapshot(_Record, tag="snapshot"):
     explained: int = 0  # as in a batch
     lost_total: int = 0
     lost_untold: int = 0
+    segment: int = 0  # the number of the newest segment that there ever was
     entries: list[Entry] = []
 
 
@@ -140,7 +162,21 @@ class Unread(_Record, tag="unread"):
     messages: list[Message]
 
 
-Record = Header | Batch | Read | Moved | Opened | Pinged | Sent | Closed | Snapshot | Unread
+class Spilled(_Record, tag="spilled"):
+    """These messages are in a segment from now on; in a compacted journal: behind those that were told before."""
+
+    segment: Segment
+
+
+class Loaded(_Record, tag="loaded"):
+    """What a segment had is in the journal again. `lost`: so many of its messages could not be read."""
+
+    number: int
+    messages: list[Message]
+    lost: int = 0
+
+
+Record = Header | Batch | Read | Moved | Opened | Pinged | Sent | Closed | Snapshot | Unread | Spilled | Loaded
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Record).decode

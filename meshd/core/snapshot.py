@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from meshd.core.inbox import Inbox
 from meshd.core.ledger import Ledger
 from meshd.core.message import Message
-from meshd.core.records import FORMAT, Header, Record, Snapshot, Unread
+from meshd.core.queue import Queue
+from meshd.core.records import FORMAT, PLAIN, Header, Record, Segment, Snapshot, Spilled, Unread
 
 # Of unread messages in one record of a snapshot: whoever encodes one holds up everybody else for so long.
 SNAPSHOT_CHUNK = 200
@@ -19,7 +20,7 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
 
     They are made as they are asked for, and nothing may be applied until the last one was.
     """
-    yield Header(name=name, format=FORMAT)
+    yield Header(name=name, format=FORMAT if inbox.unread.segments else PLAIN)
     yield Snapshot(
         position=inbox.position,
         group=inbox.group,
@@ -31,15 +32,28 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
         unsure=inbox.losses.unsure,
         lost_total=inbox.losses.total,
         lost_untold=inbox.losses.untold,
+        segment=inbox.unread.last,
         entries=list(ledger.entries.values()),
     )
+    for queue in (inbox.unread.private, inbox.unread.broadcasts):
+        yield from _in_order(queue)
+
+
+def _in_order(queue: Queue) -> Iterator[Record]:
     messages: list[Message] = []
     size = 0
-    for message in inbox.unread.values():
-        messages.append(message)
-        size += message.size
-        if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
-            yield Unread(messages=messages)
-            messages, size = [], 0
+    for part in queue.parts:
+        if isinstance(part, Segment):
+            if messages:
+                yield Unread(messages=messages)
+                messages, size = [], 0
+            yield Spilled(segment=part)
+            continue
+        for message in part.messages.values():
+            messages.append(message)
+            size += message.size
+            if len(messages) >= SNAPSHOT_CHUNK or size >= SNAPSHOT_BYTES:
+                yield Unread(messages=messages)
+                messages, size = [], 0
     if messages:
         yield Unread(messages=messages)

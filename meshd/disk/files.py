@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-from meshd.errors import AlreadyRunning, ConfigError
+from meshd.errors import AlreadyRunning, ConfigError, Full
 
 
 def private_dir(path: str) -> str:
@@ -64,6 +64,13 @@ def write_all(fd: int, data: bytes) -> None:
     written = 0
     while written < len(data):
         written += os.write(fd, data[written:] if written else data)
+
+
+def refusal(error: OSError, path: str, doing: str = "write") -> Full:
+    """What is said when the disk refuses that, there or where the error says."""
+    where = os.path.dirname(error.filename or path)
+    next_ = "free space there, or make it writable" if doing == "write" else "make it readable"
+    return Full(f"cannot {doing} in {where}: {error.strerror or error}", f"{next_}: {where}")
 
 
 def make_folders(path: str) -> None:

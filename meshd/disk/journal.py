@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from meshd.core.records import FORMAT, Header, Record, decode, encode
+from meshd.core.records import FORMAT, PLAIN, Header, Record, decode, encode
 from meshd.disk.files import OpenFile, make_folders, sync_dir, write_all
 from meshd.disk.pace import Pace
 from meshd.errors import ConfigError
@@ -31,9 +31,16 @@ _READ_SIZE = 1 << 20
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
 
 
-def _line(record: Record) -> bytes:
+def line_of(record: Record) -> bytes:
+    """The record as it stands in a file."""
     body = encode(record)
     return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def body_of(line: bytes) -> bytes | None:
+    """The JSON of a line of a file; None if it is not whole."""
+    body = line[9:-1]
+    return body if line.endswith(b"\n") and line[:9] == b"%08x " % zlib.crc32(body) else None
 
 
 class JournalGone(OSError):
@@ -47,17 +54,18 @@ class JournalGone(OSError):
 
 
 class JournalHealth(NamedTuple):
-    """Of a journal that somebody looks at from outside: bytes, and records that are damaged."""
+    """Of a journal that somebody looks at from outside: bytes, records that are damaged, and all that are not."""
 
     size: int
     damaged: int
+    records: list[Record]
 
 
 def look(path: str, name: str) -> JournalHealth:
     """Read the journal and leave it as it is, whoever is writing to it. Raises as `Journal.load` does."""
     with open(path, "rb", _READ_SIZE) as file:
-        _, _, damaged = Journal(path, name)._parse(file)
-        return JournalHealth(file.tell(), damaged)
+        records, _, damaged = Journal(path, name)._parse(file)
+        return JournalHealth(file.tell(), damaged, records)
 
 
 class Journal:
@@ -103,16 +111,15 @@ class Journal:
         for line in lines:
             pace()
             end += len(line)
-            body = line[9:-1]
-            is_whole = line.endswith(b"\n")
-            if is_whole and line[:9] == b"%08x " % zlib.crc32(body):
+            body = body_of(line)
+            if body is not None:
                 records.append(self._record(body))
                 good = end
                 damaged += suspect
                 suspect = whole = 0
             elif not line.endswith(_CAN + b"\n"):
                 suspect += 1  # damage if a good line follows, else the torn tail
-                whole += is_whole  # a torn line has no end: one that has was written, and is damaged
+                whole += line.endswith(b"\n")  # a torn line has no end: one that has was written, and is damaged
         return records, good, damaged + whole
 
     def _record(self, body: bytes) -> Record:
@@ -132,12 +139,12 @@ class Journal:
 
     def append(self, records: Iterable[Record]) -> None:
         """Write the records and sync. Raises `JournalGone` if they would be in no file that a restart finds."""
-        lines = b"".join(map(_line, records))
+        lines = b"".join(map(line_of, records))
         with self._file.used():
             if self._file.fd < 0:
                 self._open()
             if self._size == 0:
-                lines = _line(Header(name=self.name, format=FORMAT)) + lines
+                lines = line_of(Header(name=self.name, format=PLAIN)) + lines
             try:
                 if self._torn and not self._take_back():
                     lines = _CAN + b"\n" + lines
@@ -214,7 +221,7 @@ class Journal:
         size, pace = 0, Pace()
         try:
             for record in records:
-                line = _line(record)
+                line = line_of(record)
                 write_all(fd, line)
                 size += len(line)
                 pace()

@@ -7,7 +7,9 @@ what the stream has lost by then, the holder puts into the store again when it g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -133,7 +135,7 @@ class Moving:
         key, last = self._keys.left(agent.name), "-"
         while page := await self._commands.call("XRANGE", key, last, "+", "COUNT", LEFT_PAGE, read=replies.entries):
             found = [self._left(flat) for _, flat in page]
-            messages = [message for message, _ in found if message is not None]
+            messages = await agent.backlog.fresh([message for message, _ in found if message is not None])
             until = next((until for _, until in found if until is not None), None)
             await agent.execute(functools.partial(agent.core.take_left, messages, until, wall()))
             last = f"({page[-1][0].decode()}"
@@ -200,15 +202,13 @@ class Moving:
             # What was in the stream when another daemon took the name was received there, and may be read by now. One
             # that does not know of us found nothing that we had: the store was emptied.
             missing = min(first, said.came.get(self._instance, first), key=entry_key)
-        left = inbox.left_behind(missing, _begins(group))[:LEFT_MOST]
-        if not left:
-            return
         known = inbox.position.index != UNKNOWN
         base = Position(entry_before(first) if private.first else info.last, info.added - info.length)
         until = base if known and inbox.position.index >= base.index else inbox.position
         place = ["until", until.at, "until_index", str(until.index)] if known else []
         key = keys.left(agent.name)
-        for start in range(0, len(left), LEFT_PAGE):
+        given = 0
+        async for page in _pages(agent.backlog.left_behind(missing, _begins(group)), LEFT_MOST):
             await asyncio.gather(
                 *(
                     self._commands.call(
@@ -216,9 +216,12 @@ class Moving:
                         *encode(message, keys),
                         *place,
                     )
-                    for message in left[start : start + LEFT_PAGE]
+                    for message in page
                 )
             )
+            given += len(page)
+        if not given:
+            return
         await self._commands.call("EXPIRE", key, READ_TTL)
         if tell:
             notice = ("from", agent.name, "msg_type", "ping", "nonce", new_id(), "ts", f"{wall():.3f}", "moved", "left")
@@ -229,6 +232,22 @@ def _is_older(core: AgentCore, said: LastWord, granted: scripts.Granted) -> bool
     """Whether the journal was put back, to before our own last word: what was read since is in the store no more."""
     position, known = said.moved.position, core.inbox.position.index != UNKNOWN
     return known and core.inbox.is_behind(position) and 0 <= position.index <= granted.added
+
+
+async def _pages(messages: AsyncGenerator[Message], most: int) -> AsyncIterator[list[Message]]:
+    """So many as are given away at once, and no more than `most` in all."""
+    page: list[Message] = []
+    async with contextlib.aclosing(messages):
+        async for message in messages:
+            page.append(message)
+            most -= 1
+            if len(page) >= LEFT_PAGE or not most:
+                yield page
+                page = []
+            if not most:
+                return
+    if page:
+        yield page
 
 
 def _begins(found: scripts.Beginning) -> str:

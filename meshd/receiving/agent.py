@@ -8,13 +8,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from meshd.core import queue
 from meshd.core.agent import AgentCore
 from meshd.core.effects import Effect, Pong, Wake
 from meshd.core.lease import Lease
 from meshd.core.ledger import Ends
 from meshd.core.message import Ping, is_entry_id
 from meshd.core.names import Keys
-from meshd.core.records import Batch, Moved, Read, Record
+from meshd.core.records import Batch, Loaded, Moved, Read, Record
 from meshd.disk.hosted import Hosted
 from meshd.disk.journal import Journal
 from meshd.disk.legacy import Left
@@ -24,6 +25,7 @@ from meshd.errors import MeshError, StoreError
 from meshd.observing.background import Background
 from meshd.observing.events import EventHub
 from meshd.observing.outage import Troubles
+from meshd.receiving.backlog import Backlog
 from meshd.receiving.changes import Changes
 from meshd.receiving.executor import Executor
 from meshd.receiving.handover import Handover
@@ -85,7 +87,7 @@ class Agent:
     def __init__(self, name: str, hosted: Hosted, journal: Journal, notify: NotifyLog, shared: Shared) -> None:
         self.name = name
         self.hosted = hosted
-        self.core = AgentCore(name, shared.keys)
+        self.core = AgentCore(name, shared.keys, queue.BOUNDS)
         self.lease = Lease(alone=shared.alone)
         self.leasing = asyncio.Lock()  # one question about the lease at a time
         self.changed = Signal()
@@ -96,22 +98,15 @@ class Agent:
         self.gone: MeshError | None = None
         self.legacy: Left | None = None  # what agent-mesh 0.1 left of a name that was never hosted here
         self.health = Health(name, shared.events, shared.troubles)
-        self.waker = Waker(name, self.core.inbox.unread.values, shared.events)
+        self.waker = Waker(name, self.core.inbox.unread, shared.events)
         self._shared = shared
         self.notify = NotifyQueue(notify, shared.disk, self.health)
-        self._executor = Executor(
-            self.core,
-            journal,
-            self.notify,
-            shared.disk,
-            self.health,
-            self._carry,
-            self._told,
-        )
+        self._executor = Executor(self.core, journal, self.notify, shared.disk, self.health, self._carry, self._told)
         self.reader = Reader(self, shared)
         self.reminders = Reminders(self, shared)
         self.execute = self._executor.execute
         self.insist = self._executor.insist
+        self.backlog = Backlog(self.core.inbox, self._executor)
         self._told_read: Moved | None = None
         self._told_received = 0  # index of the position that the store was told last, or is about to be
         self._background = Background(log, {"agent": name})
@@ -276,9 +271,11 @@ class Agent:
                 case Batch():
                     unread_changed = unread_changed or bool(record.messages)
                     self._received(record)
-                case Read() | Moved():
+                case Read() | Moved() | Loaded():
                     unread_changed = True
                     self.waker.read(len(inbox.unread))
+            if isinstance(record, Batch | Loaded) and record.lost:
+                self._shared.events.publish("message.lost", agent=self.name, count=record.lost)
             if record.__struct_config__.tag in ("read", "pinged", "closed"):
                 self._shared.events.publish(f"agent.{record.__struct_config__.tag}", agent=self.name)
         if unread_changed:
@@ -295,5 +292,3 @@ class Agent:
             self._shared.events.publish(
                 "message.received", agent=self.name, id=message.id, sender=message.sender, kind=message.kind
             )
-        if batch.lost:
-            self._shared.events.publish("message.lost", agent=self.name, count=batch.lost)

@@ -11,27 +11,30 @@ import contextlib
 import errno
 import functools
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
+from meshd.core import spilling
 from meshd.core.agent import AgentCore
 from meshd.core.backoff import Backoff
-from meshd.core.effects import Commit, Effect, Quarantine
+from meshd.core.effects import Commit, Drop, Effect, Load, Quarantine, Spill
 from meshd.core.message import Malformed
-from meshd.core.records import Batch, Record
+from meshd.core.records import Batch, Record, Spilled
 from meshd.disk import quarantine
+from meshd.disk.files import refusal
 from meshd.disk.journal import Journal, JournalGone
 from meshd.disk.pace import Pace
 from meshd.disk.worker import DiskWorker, Sequel
 from meshd.errors import Full, MeshError
 from meshd.observing.background import Background
+from meshd.receiving.cold_mail import ColdMail
 from meshd.receiving.health import JOURNAL, Health
 from meshd.receiving.notify_queue import NotifyQueue
 
 log = logging.getLogger("meshd.agent")
+T = TypeVar("T")
 
 END_PATIENCE = 5.0  # seconds
-_ENVELOPE = 150  # bytes that a message takes in the journal, beside its text
 
 
 class Executor:
@@ -53,6 +56,9 @@ class Executor:
     ) -> None:
         self._core = core
         self._journal = journal
+        self.cold = ColdMail(
+            core, journal, health, lambda job: disk.run(functools.partial(self._begin, job)), self._commit
+        )
         self._notify = notify
         self._disk = disk
         self._health = health
@@ -64,7 +70,7 @@ class Executor:
         self._given_up = False  # the disk did not answer until the end: what was not begun then never is
         # Callers, each for a step. No set, which takes thrice as much while it is empty.
         self._waiting: dict[asyncio.Future[list[Effect] | Exception], None] = {}
-        self._compacting = False
+        self._tidying = False
         # The last entries that were put aside: where they stood, and why.
         self._kept: tuple[tuple[str, str], ...] = ()
         self._background = Background(log, {"agent": core.name})
@@ -80,11 +86,14 @@ class Executor:
         if self._journal.damaged:
             name, damaged = self._core.name, self._journal.damaged
             log.error("%s: %d damaged records in the journal, kept aside", name, damaged, extra={"agent": name})
-        self._notify.recover(records)
+        self.cold.recover(damaged=bool(self._journal.damaged))
+        # That mail was put on the disk since tells nothing of whether its lines were written.
+        self._notify.recover([record for record in records if not isinstance(record, Spilled)])
 
     def start(self) -> None:
         """The loop runs: what `load` could not finish is tried again."""
         self._notify.start()
+        self._tidy_if_due()  # an older version had all mail in memory
 
     async def execute(
         self, decide: Callable[[], list[Effect]], ended: Callable[[bool], None] | None = None
@@ -165,9 +174,17 @@ class Executor:
                         await self._commit(records)
                     case Quarantine(entries):
                         await self._keep(entries)
+                    case Spill() | Load() | Drop():
+                        await self.cold.carry(effect)
                     case _:
                         self._carry(effect)
             return effects
+
+    async def undisturbed(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Await this while no step is carried out. Raises as `execute` does."""
+        async with self._lock:
+            self._check()
+            return await ask()
 
     async def _keep(self, entries: Sequence[Malformed]) -> None:
         """Put them aside, each once, however often their records are tried."""
@@ -186,9 +203,7 @@ class Executor:
         for record in records:
             self._core.apply(record)
         self._told(records)
-        if self._journal.compaction_due(self._live) and not self._compacting:
-            self._compacting = True
-            self._background.start(self._compact(), f"{self._core.name}: compaction")
+        self._tidy_if_due()
 
     def _write(self, records: Sequence[Record]) -> None:
         """In a thread: the journal first and synced, then the lines wait that tell of it."""
@@ -205,43 +220,53 @@ class Executor:
         if isinstance(batch, Batch):
             self._notify.tell(batch)
 
-    @property
-    def _live(self) -> int:
-        """About how many bytes of the journal still count: messages may be short, and many."""
-        inbox = self._core.inbox
-        return inbox.unread_bytes + _ENVELOPE * len(inbox.unread)
+    def _compaction_due(self) -> bool:
+        return self._journal.compaction_due(self._core.inbox.unread.journaled)
+
+    def _tidy_if_due(self) -> None:
+        if not self._tidying and (self.cold.is_due() or self._compaction_due()):
+            self._tidying = True
+            self._background.start(self._tidy(), f"{self._core.name}: tidying")
 
     def _rewrite(self) -> None:
         """In a thread, under the lock, so that nothing is applied meanwhile."""
-        self._journal.compact(self._core.snapshot(), self._live)
+        self._journal.compact(self._core.snapshot(), self._core.inbox.unread.journaled)
 
-    async def _compact(self) -> None:
-        """A failure is said and no more: the records are on the disk, and the journal goes on growing."""
+    async def _tidy(self) -> None:
+        """Put on the disk what is too much in memory, and write the journal anew if half of it is of no use.
+
+        A failure is said and no more: the records are on the disk, the mail stays in memory, and the journal grows.
+        """
         try:
+            with contextlib.suppress(Full):
+                while await self._step(functools.partial(spilling.spill, self._core.inbox)):
+                    pass
             async with self._lock:
-                if self._ended is None:
+                self._check()
+                if self._compaction_due():
                     await self._on_disk(self._rewrite)
-        except Full:
+        except MeshError:
             pass
         finally:
-            self._compacting = False
+            spilling.stays(self._core.inbox)
+            self._tidying = False
 
-    async def _on_disk(self, job: Callable[[], None], sequel: Sequel | None = None) -> None:
+    async def _on_disk(self, job: Callable[[], T], sequel: Sequel | None = None) -> T:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""
         try:
-            await self._disk.run(functools.partial(self._begin, job), sequel)
+            result = await self._disk.run(functools.partial(self._begin, job), sequel)
         except OSError as error:
-            where = os.path.dirname(error.filename or self._journal.path)
-            text = f"cannot write in {where}: {error.strerror or error}"
-            self._health.say(JOURNAL, text)
-            raise Full(text, f"free space there, or make it writable: {where}") from None
+            full = refusal(error, self._journal.path)
+            self._health.say(JOURNAL, full.message)
+            raise full from None
         self._health.well(JOURNAL)
+        return result
 
-    def _begin(self, job: Callable[[], None]) -> None:
+    def _begin(self, job: Callable[[], T]) -> T:
         """In a thread, which may have been long in coming: the files may be another one's by now."""
         if self._given_up:
             raise OSError(errno.ETIMEDOUT, "the disk does not answer")
-        job()
+        return job()
 
     async def end(self, why: MeshError) -> None:
         """End with the agent: a step that has begun is finished, nothing follows it, and the files are closed.

@@ -7,8 +7,9 @@ from meshd.observing.outage import Troubles
 from meshd.system import clock
 
 # Where a trouble comes from, the one that is shown first of several.
-JOURNAL, READER, STORE, BROADCASTS, NOTIFY = "journal", "reader", "store", "broadcasts", "notify log"
-_ORDER = (JOURNAL, READER, STORE, BROADCASTS, NOTIFY)
+JOURNAL, SEGMENTS, READER, STORE = "journal", "segments", "reader", "store"
+BROADCASTS, NOTIFY = "broadcasts", "notify log"
+_ORDER = (JOURNAL, SEGMENTS, READER, STORE, BROADCASTS, NOTIFY)
 # Seconds that a reader may spend on one turn, far longer than any wait in it lasts: BLOCK, a reply, a backoff, a sync.
 STALLED = 120.0
 

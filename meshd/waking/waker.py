@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
-from meshd.core.message import Message
+from meshd.core.unread import UnreadMail
 from meshd.core.wake import Ladder
 from meshd.observing.events import EventHub
 from meshd.system.clock import mono, wall
@@ -21,9 +21,9 @@ Bell = Callable[[str], None]
 
 
 class Waker:
-    """Wakes one agent's session until it reads. `unread` gives the mail that waits."""
+    """Wakes one agent's session until it reads. `unread` is the mail that waits."""
 
-    def __init__(self, name: str, unread: Callable[[], Collection[Message]], events: EventHub) -> None:
+    def __init__(self, name: str, unread: UnreadMail, events: EventHub) -> None:
         self.ladder = Ladder()
         self._name = name
         self._unread = unread
@@ -80,7 +80,7 @@ class Waker:
     def tell(self) -> str | None:
         """One line for a session that is between two steps, or None if it was told already."""
         self._find()
-        return self.line() if self._unread() and self.ladder.tell() else None
+        return self.line() if self._unread and self.ladder.tell() else None
 
     def heard(self, prompt: str) -> None:
         """The session has been given this: if it is what was rung, it needs no telling."""
@@ -89,10 +89,11 @@ class Waker:
 
     def line(self) -> str:
         """Who and how many are unread at this moment; never a word of theirs."""
-        unread = self._unread()
-        senders = sorted({message.sender for message in unread})
+        senders = sorted(self._unread.senders())
         more = f" and {len(senders) - SHOWN_SENDERS} more" if len(senders) > SHOWN_SENDERS else ""
-        return f"agent-mesh: {len(unread)} unread from {', '.join(senders[:SHOWN_SENDERS])}{more}: call mesh_inbox"
+        return (
+            f"agent-mesh: {len(self._unread)} unread from {', '.join(senders[:SHOWN_SENDERS])}{more}: call mesh_inbox"
+        )
 
     def close(self) -> None:
         """Ring no more."""
@@ -120,7 +121,7 @@ class Waker:
 
     def _find(self) -> None:
         """Mail of an earlier run waits, too."""
-        if self.ladder.waiting_since is None and self._unread():
+        if self.ladder.waiting_since is None and self._unread:
             self.ladder.found(mono())
 
     def _wind(self) -> None:
@@ -135,7 +136,7 @@ class Waker:
         self._timer = None
         rung = self.ladder.tick(mono())
         self._wind()  # first: whatever a bell does, there is a next step
-        if rung is not None and self._unread():
+        if rung is not None and self._unread:
             self._rung = line = self.line()
             self._events.publish("wake.rung", agent=self._name, rung=rung, line=line)
             self._bells[rung](line)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import client, delivery, footprint, growth, sessions, wake
+from tests.bench import backlog, client, delivery, footprint, growth, sessions, wake
 
 QUICK = 0.02  # of the rounds
 # Each takes a folder of its own, and the share of its rounds that it is to make.
@@ -23,6 +23,7 @@ SECTIONS = {
     "pipelined": delivery.pipelined,
     "footprint": footprint.footprint,
     "growth": growth.growth,
+    "backlog": backlog.backlog,
     "sessions": sessions.sessions,
     "wake": wake.wake,
 }

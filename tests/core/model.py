@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
-from meshd.core import records
+from meshd.core import records, spilling
 from meshd.core.agent import AgentCore
 from meshd.core.clock import Wall
-from meshd.core.effects import CheckLease, Commit, Effect, Quarantine
+from meshd.core.effects import CheckLease, Commit, Drop, Effect, Load, Quarantine, Spill
 from meshd.core.inbox import StreamInfo
-from meshd.core.message import decode, entry_key
+from meshd.core.message import Message, decode, entry_key
 from meshd.core.names import Keys
-from meshd.core.records import Batch, Record
+from meshd.core.queue import BOUNDS, Bounds
+from meshd.core.records import Batch, Record, Segment
 
 KEYS = Keys("mesh")
+NOW = Wall(1_700_000_000.0)
 LIMIT = 64
 MAXLEN = 12
 READ_COUNT = 4  # as in the daemon, less than the stream's bound
@@ -76,18 +78,21 @@ class Crash(Exception):
 class Machine:
     """An agent that executes effects as the daemon does, and can lose its memory at any boundary.
 
-    `boundaries` counts down; at zero the process dies. Records are kept encoded, as on a disk.
+    `boundaries` counts down; at zero the process dies. Records are kept encoded, as on a disk; `segments` by number.
     """
 
-    def __init__(self, name: str = "bob") -> None:
+    def __init__(self, name: str = "bob", bounds: Bounds = BOUNDS) -> None:
         self.name = name
+        self.bounds = bounds
         self.disk: list[bytes] = []
-        self.core = AgentCore(name, KEYS)
+        self.segments: dict[int, list[bytes]] = {}
+        self.core = AgentCore(name, KEYS, bounds)
         self.boundaries: int | None = None
         self.done: list[Effect] = []
         self.lines: list[str] = []
         self.probe = True
         self.caught_up = False
+        self.meanwhile: Callable[[], None] = lambda: None  # what others do at each boundary
 
     # --- the executor ---
 
@@ -96,10 +101,7 @@ class Machine:
         self.boundaries = crash
         try:
             for effect in decide():
-                self._boundary()
-                if isinstance(effect, Commit):
-                    self._commit(effect.records)
-                self.done.append(effect)
+                self._carry_out(effect)
             self._boundary()
         except Crash:
             self.restart()
@@ -107,6 +109,29 @@ class Machine:
         finally:
             self.boundaries = None
         return True
+
+    def _carry_out(self, effect: Effect) -> None:
+        self._boundary()
+        match effect:
+            case Commit(decided):
+                self._commit(decided)
+            case Spill(segment, messages):
+                self.segments[segment.number] = []
+                for message in messages:
+                    self._boundary()
+                    self.segments[segment.number].append(records.encode(records.Unread(messages=[message])))
+            case Load(segment):
+                for follows in spilling.loaded(self.core.inbox, segment, self.look(segment), self.name, NOW):
+                    self._carry_out(follows)
+            case Drop(numbers):
+                for number in numbers:
+                    self.segments.pop(number, None)
+        self.done.append(effect)
+
+    def look(self, segment: Segment) -> list[Message]:
+        """What is found on the disk of a segment that is missing, or damaged, or as it was written."""
+        found = map(records.decode, self.segments.get(segment.number, []))
+        return [message for record in found if isinstance(record, records.Unread) for message in record.messages]
 
     def _commit(self, decided: Sequence[Record]) -> None:
         for record in decided:  # one write, of which a crash leaves any number of whole records
@@ -120,6 +145,7 @@ class Machine:
         self._boundary()
 
     def _boundary(self) -> None:
+        self.meanwhile()
         if self.boundaries is not None:
             if self.boundaries == 0:
                 raise Crash
@@ -129,12 +155,36 @@ class Machine:
         self.disk.append(records.encode(record))
 
     def restart(self) -> None:
-        self.core = fold(self.name, self.disk)
+        self.core = fold(self.name, self.disk, self.bounds)
+        for number in self.segments.keys() - self.core.inbox.unread.segments.keys():
+            del self.segments[number]
         self.probe = True
         self.caught_up = False
 
     def compact(self) -> None:
         self.disk = [records.encode(record) for record in self.core.snapshot()]
+
+    # --- unread mail on the disk ---
+
+    def spill(self, crash: int | None = None) -> None:
+        """As much as can be."""
+        while self.core.inbox.surplus() is not None:
+            if not self.execute(lambda: spilling.spill(self.core.inbox), crash):
+                return
+
+    def bring(self, limit: int, *, direct: bool = False, crash: int | None = None) -> None:
+        """Have so many in memory."""
+        while spilling.bring(self.core.inbox, limit, 1 << 20, direct=direct):
+            if not self.execute(lambda: spilling.bring(self.core.inbox, limit, 1 << 20, direct=direct), crash):
+                return
+
+    @property
+    def unread(self) -> dict[str, Message]:
+        """All of it, in order, wherever it is."""
+        inbox = self.core.inbox
+        segments = inbox.unread.segments
+        looked = {k: [m for m in self.look(segments[k]) if not inbox.is_read(m.id)] for k in segments}
+        return {message.id: message for message in inbox.peek(1 << 30, 1 << 30, looked)}
 
     # --- the reader, with the daemon's rules for when to ask for the counts ---
 
@@ -172,8 +222,8 @@ class Machine:
         return [entry.at for effect in self.done if isinstance(effect, Quarantine) for entry in effect.entries]
 
 
-def fold(name: str, disk: Sequence[bytes]) -> AgentCore:
-    core = AgentCore(name, KEYS)
+def fold(name: str, disk: Sequence[bytes], bounds: Bounds = BOUNDS) -> AgentCore:
+    core = AgentCore(name, KEYS, bounds)
     for line in disk:
         core.apply(records.decode(line))
     return core

@@ -18,22 +18,26 @@ from meshd.core.effects import CheckLease, Pong, Wake
 from meshd.core.inbox import SEEN_WINDOW, StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
+from meshd.core.queue import Bounds
 from meshd.core.records import Moved, Position
 from meshd.errors import Full
-from tests.core.model import KEYS, LIMIT, MAXLEN, Fields, Machine, Stream, fields, fold, state
+from tests.core.model import KEYS, LIMIT, MAXLEN, NOW, Fields, Machine, Stream, fields, fold, state
 
 crashes = st.none() | st.integers(0, 5)
+FEW = Bounds(messages=2, chunks=2)
 senders = st.sampled_from(["alice", "carol"])
-NOW = Wall(1_700_000_000.0)
 
 
 class InboxMachine(RuleBasedStateMachine):
-    """Sends of every kind, trimming, crashes, hand-overs and compactions; the store never goes back."""
+    """Sends of every kind, trimming, crashes, hand-overs and compactions; the store never goes back.
+
+    Of unread mail but a few messages are kept in memory.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.stream = Stream()
-        self.bob = Machine()
+        self.bob = Machine(bounds=FEW)
         self.ids = map("m{}".format, itertools.count())
         self.counts: Counter[str] = Counter()
         self.sent: list[str] = []  # every id that a message was sent under
@@ -110,8 +114,13 @@ class InboxMachine(RuleBasedStateMachine):
     def receive(self, crash: int | None) -> None:
         self.bob.read(self.stream, NOW, crash)
 
-    @rule(limit=st.integers(1, 20), fate=st.sampled_from(["confirmed", "died", "crashed"]))
-    def hand_over(self, limit: int, fate: str) -> None:
+    @rule(crash=crashes)
+    def spill(self, crash: int | None) -> None:
+        self.bob.spill(crash)
+
+    @rule(limit=st.integers(1, 20), fate=st.sampled_from(["confirmed", "died", "crashed"]), crash=crashes)
+    def hand_over(self, limit: int, fate: str, crash: int | None) -> None:
+        self.bob.bring(limit, crash=crash)
         ids = [message.id for message in self.bob.core.inbox.take(limit, 1 << 20)]
         if fate == "confirmed":
             self.confirm(ids, None)
@@ -131,7 +140,7 @@ class InboxMachine(RuleBasedStateMachine):
         if came_through:
             self.read |= set(ids)
         else:  # a confirmation that was not on the disk when the process died did not happen
-            self.read |= {i for i in ids if i not in self.bob.core.inbox.unread}
+            self.read |= {i for i in ids if i not in self.bob.unread}
 
     @rule()
     def restart(self) -> None:
@@ -150,11 +159,11 @@ class InboxMachine(RuleBasedStateMachine):
         Of those some may be there again with an older copy of the store, and are not looked for: they were told.
         """
         self.bob.catch_up(self.stream, NOW)
-        inbox = self.bob.core.inbox
+        inbox, unread = self.bob.core.inbox, self.bob.unread
         missing = [
             at
             for at, _ in self.stream.entries
-            if (message_id := self.entry_of.get(at)) and message_id not in inbox.unread and message_id not in inbox.seen
+            if (message_id := self.entry_of.get(at)) and message_id not in unread and message_id not in inbox.seen
         ]
         assert set(missing) <= set(self.lost)
         assert len(missing) <= inbox.losses.total
@@ -165,12 +174,16 @@ class InboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_read_comes_back(self) -> None:
-        assert not self.read & set(self.bob.core.inbox.unread)
+        assert not self.read & set(self.bob.unread)
+
+    @invariant()
+    def as_many_are_unread_as_are_told(self) -> None:
+        assert len(self.bob.core.inbox.unread) == len(self.bob.unread)
 
     @invariant()
     def in_the_order_of_the_stream(self) -> None:
         """The inbox holds messages in the order in which they were stored, so each sender's in its own."""
-        unread = self.bob.core.inbox.unread.values()
+        unread = self.bob.unread.values()
         # What was gone and came back with an older copy of the store comes late, which is better than never.
         stored = [entry_key(message.at) for message in unread if message.at not in self.lost]
         assert stored == sorted(set(stored))
@@ -179,17 +192,17 @@ class InboxMachine(RuleBasedStateMachine):
     def reminders_of_unread_mail_are_no_mail(self) -> None:
         """No re-ping that came while its message was unread is an entry beside it, unless somebody else sent it."""
         unread: dict[str, str] = {}
-        for message_id, message in self.bob.core.inbox.unread.items():
+        for message_id, message in self.bob.unread.items():
             assert unread.get(self.reminders.get(message_id, "")) != message.sender
             unread[message_id] = message.sender
 
     @invariant()
     def memory_is_what_the_disk_gives(self) -> None:
-        assert state(fold("bob", self.bob.disk)) == state(self.bob.core)
+        assert state(fold("bob", self.bob.disk, FEW)) == state(self.bob.core)
 
     @invariant()
     def a_compacted_journal_gives_the_same_state(self) -> None:
-        assert state(fold("bob", state(self.bob.core))) == state(self.bob.core)
+        assert state(fold("bob", state(self.bob.core), FEW)) == state(self.bob.core)
 
 
 class RollbackMachine(InboxMachine):
@@ -705,7 +718,7 @@ class MovingMachine(RuleBasedStateMachine):
         super().__init__()
         self.stream = Stream()
         self.group = Stream()
-        self.daemons = [Machine(), Machine()]
+        self.daemons = [Machine(bounds=FEW), Machine(bounds=FEW)]
         self.here = 0
         self.number = 0
         self.counts: Counter[bool] = Counter()
@@ -752,8 +765,13 @@ class MovingMachine(RuleBasedStateMachine):
         self.bob.execute(lambda: self.bob.core.mark_read(ids))
         self.read += ids
 
+    @rule()
+    def spill(self) -> None:
+        self.bob.spill()
+
     @rule(limit=st.integers(1, 9))
     def read_the_oldest(self, limit: int) -> None:
+        self.bob.bring(limit)
         ids = [message.id for message in self.bob.core.inbox.peek(limit, 1 << 20)]
         self.bob.execute(lambda: self.bob.core.mark_read(ids))
         self.read += ids
@@ -773,7 +791,7 @@ class MovingMachine(RuleBasedStateMachine):
         self.bob.catch_up(self.stream, NOW)
         while self.group.read(self.bob.core.inbox.group or "0-0", 1):
             self.receive_group()
-        assert set(self.bob.core.inbox.unread) | set(self.read) == self.sent
+        assert set(self.bob.unread) | set(self.read) == self.sent
         assert self.bob.core.inbox.losses.total == 0
 
     @rule()
@@ -789,11 +807,11 @@ class MovingMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_read_twice(self) -> None:
         assert len(self.read) == len(set(self.read))
-        assert not set(self.read) & set(self.bob.core.inbox.unread)
+        assert not set(self.read) & set(self.bob.unread)
 
     @invariant()
     def memory_is_what_the_disk_gives(self) -> None:
-        assert state(fold("bob", self.bob.disk)) == state(self.bob.core)
+        assert state(fold("bob", self.bob.disk, FEW)) == state(self.bob.core)
 
 
 MovingMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from meshd.core.clock import Mono, Wall
 from meshd.core.effects import CheckLease
 from meshd.core.lease import HANDOVER, SURE, TTL, Ask, Lease, LeaseState, Now
-from meshd.core.message import decode, entry_before, entry_key
+from meshd.core.message import Message, decode, entry_before, entry_key
 from meshd.core.records import Moved, Position
 from tests.core.model import KEYS, LIMIT, Machine, Stream, fields
 
@@ -122,7 +122,7 @@ class Daemon:
     def give_left(self) -> None:
         stream, inbox = self.store.stream, self.agent.core.inbox
         first = stream.entries[0][0] if stream.entries else f"{entry_key(stream.last)[0]}-1"
-        left = inbox.left_behind(first, "0-0")
+        left = [one for one in inbox.left_behind(first, "0-0") if isinstance(one, Message)]
         if left:
             base = Position(entry_before(first), stream.added - len(stream.entries))
             until = base if inbox.position.index >= base.index else inbox.position

@@ -120,7 +120,7 @@ def test_a_damaged_line_loses_itself_only_and_a_copy_is_kept(
 
 @pytest.mark.parametrize(
     "newer",
-    [b'{"t":"journal","name":"bob","format":2}', b'{"t":"hologram","x":1}', b'{"t":"read","ids":5}'],
+    [b'{"t":"journal","name":"bob","format":3}', b'{"t":"hologram","x":1}', b'{"t":"read","ids":5}'],
     ids=["its format", "its records", "a field of it"],
 )
 def test_a_newer_format_is_refused_and_the_file_untouched(tmp_path: Path, newer: bytes) -> None:

@@ -198,6 +198,34 @@ def test_damaged_records_of_a_journal(home: Home) -> None:
     assert [file.read_bytes().count(b"sEcond") for file in (home.state / "aside").iterdir()] == [1]
 
 
+@pytest.mark.parametrize("vanished", [False, True])
+def test_unread_mail_that_is_damaged_on_the_disk(home: Home, server: Store, prefix: str, vanished: bool) -> None:
+    """Found before it is to be read; told by the inbox as lost, and what is left is kept aside."""
+    home.start()
+    home.meshctl("register", "bob")
+    with server.client() as client, client.pipeline(transaction=False) as pipeline:
+        for n in range(4000):
+            pipeline.xadd(f"{prefix}:to_bob", {"from": "alice", "msg": "hi", "ts": "1", "id": f"m{n}"})
+        pipeline.execute()
+    wait_until(lambda: (hosted(home, "bob") or {})["unread"] == 4000, "all are there")
+    folder = home.state / "agents" / "bob.unread"
+    wait_until(lambda: len(list(folder.glob("*.segment"))) >= 2, "a part of it is on the disk")
+    assert bad(checkup(home)) == []
+    (segment, *_) = sorted(folder.iterdir())
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(b"".join(lines[:100]))
+    gone = len(lines) - 100
+    if vanished:
+        segment.unlink()
+        gone = len(lines) - 1
+    found = named(checkup(home), f"{gone} unread messages of bob are gone from the disk")
+    left = cured(home, found)
+    assert (hosted(home, "bob") or {})["lost"] == gone
+    if not vanished:
+        left = cured(home, named(left, "unread mail was damaged, and what is left of it is kept in", "warning"))
+    assert bad(left) == []
+
+
 def test_a_message_that_could_not_be_decoded(home: Home, server: Store, prefix: str) -> None:
     home.start()
     home.meshctl("register", "bob")

@@ -217,7 +217,7 @@ def test_a_backlog_over_the_stream_s_bound(two: Two, capsys: Capsys) -> None:
     """All of it moves, in order and each once; a part is read at the new holder, and the rest moves back."""
     a, b, _ = two
     tally = Tally()
-    count = 5000
+    count = 9000  # more than is remembered of what lies on the disk
     for n in range(ROUNDS if LONG else 1):
         history = held_by_b(two, f"bob{n}", count)
         a.register(history.name, "--takeover")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from meshd.core import queue
 from meshd.receiving.executor import Executor
 from tests.helper import eventually
 from tests.receiving.daemon import Daemon
@@ -16,7 +17,11 @@ MESSAGES = 16_000
 async def test_a_backlog_of_short_messages_is_not_written_again_and_again(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it counts, though its texts are few bytes: only when half of the journal is of no use it is worth it."""
+    """All of it counts, though its texts are few bytes: only when half of the journal is of no use it is worth it.
+
+    As long as all of it may be in memory.
+    """
+    monkeypatch.setattr(queue, "BOUNDS", queue.Bounds(messages=MESSAGES))
     rewritten: list[Any] = []
     rewrite = Executor._rewrite
 

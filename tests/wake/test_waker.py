@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from meshd.core.message import Message
+from meshd.core.unread import UnreadMail
 from meshd.core.wake import SETTLE
 from meshd.observing.events import EventHub
 from meshd.waking.waker import Waker
@@ -16,16 +17,16 @@ class Session:
     """An idle session with one rung; `said` has the line of each ring."""
 
     def __init__(self) -> None:
-        self.unread: dict[str, Message] = {}
+        self.unread = UnreadMail()
         self.said: list[str] = []
-        self.waker = Waker("bob", self.unread.values, EventHub())
+        self.waker = Waker("bob", self.unread, EventHub())
         self.waker.arm("socket", self.said.append, SETTLE)
 
     def get(self, *senders: str, awaited: bool = False) -> None:
         """One batch of mail."""
         for sender in senders:
             number = len(self.unread)
-            self.unread[str(number)] = Message(id=str(number), sender=sender, text="", ts=0.0, at=f"{number}-0")
+            self.unread.add(Message(id=str(number), sender=sender, text="", ts=0.0, at=f"{number}-0"))
         self.waker.mail(awaited=awaited)
 
     def read(self) -> None:
