@@ -236,7 +236,7 @@ def _facts(mesh: Supervisor) -> StatusFacts:
         pending=sum(len(agent.core.ledger.entries) for agent in agents),
         unread=sum(len(agent.core.inbox.unread) for agent in agents),
         store_up=store.up.is_set(),
-        store_tried=store.tried.is_set(),
+        store_tried=store.known.is_set(),
         server=" ".join(store.server or ()),
         store_trouble=store.trouble.message if store.trouble else "",
     )

@@ -128,7 +128,7 @@ async def up(call: Call, p: NoParams, use: Condition) -> Result:
 
 
 async def status(call: Call, p: NoParams, use: Condition) -> Result:
-    return await _once(use.commands.tried, TRIED_TIMEOUT, use)
+    return await _once(use.commands.known, TRIED_TIMEOUT, use)
 
 
 async def _once(known: asyncio.Event, timeout: float, use: Condition) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshd.core.effects import Commit, Drop, Effect, Load
 from meshd.core.inbox import Inbox
 from meshd.core.message import entry_key
-from meshd.core.records import Batch, Moved
+from meshd.core.records import Batch, Moved, Read
 
 
 def last_word(inbox: Inbox) -> Moved:
@@ -21,7 +21,10 @@ def last_word(inbox: Inbox) -> Moved:
 
 
 def elsewhere_to_here(inbox: Inbox, elsewhere: Moved, told: Batch | None) -> list[Effect]:
-    """The name was hosted elsewhere: what changes by going on where it was read there. `told` goes with it."""
+    """The name was hosted elsewhere: what changes by going on where it was read there. `told` goes with it.
+
+    Losses that nobody was told of here went there with the last word, and come back from there.
+    """
     read_to, group_to = entry_key(elsewhere.read_to), entry_key(elsewhere.group or "0-0")
     elsewhere.read_ids = [
         *elsewhere.read_ids,
@@ -38,6 +41,7 @@ def elsewhere_to_here(inbox: Inbox, elsewhere: Moved, told: Batch | None) -> lis
         or any(reached)
         or any(message_id not in inbox.seen for message_id in elsewhere.read_ids)
         or elsewhere.lost > 0
+        or inbox.losses.untold > 0
         or bool(elsewhere.entries)
     )
     if not news:
@@ -46,4 +50,5 @@ def elsewhere_to_here(inbox: Inbox, elsewhere: Moved, told: Batch | None) -> lis
         elsewhere.group = max(elsewhere.group, inbox.group, key=entry_key)
     # Of what is read in part the rest must be told from it first: it comes back into memory.
     drop = [Drop([segment.number for segment in reached.whole])] if reached.whole else []
-    return [*map(Load, reached.partly), Commit([elsewhere, told] if told is not None else [elsewhere]), *drop]
+    given = [Read(ids=[], lost=inbox.losses.untold)] if inbox.losses.untold else []
+    return [*map(Load, reached.partly), Commit([*given, elsewhere, *([told] if told is not None else [])]), *drop]

@@ -31,7 +31,7 @@ from meshd.system.clock import mono, now
 log = logging.getLogger("meshd.lease")
 
 TAKEN = "another daemon took it over"
-_TRIED = 2.0  # seconds after its start in which it should be known whether the store is there
+_TRIED = 2.0  # seconds in which it should be known whether the store is there
 _LAST_WORD = 0.4  # seconds of `HANDOVER` that are kept for writing down how far the name was read
 
 # Lets go of an agent whose name another daemon has: the agent, and why.
@@ -134,26 +134,30 @@ class Leases:
 
     async def hold(self, agent: Agent) -> None:
         """Be sure of the lease, asking if need be. Raises `NotAllowed`, `NotFound`, `StoreError`, `Full`."""
-        up, tried = self._commands.up, self._commands.tried
-        if not tried.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TRIED):
-                    await tried.wait()
-        if agent.is_sure:
-            return
-        if up.is_set():
+        until = mono() + _TRIED
+        await self._known(until)
+        while not agent.is_sure and self._commands.up.is_set():
             try:
-                ours = await self._ask(agent)
+                if await self._ask(agent):
+                    return
             except (StoreDown, OutcomeUnknown):
-                ours = None  # it is out of reach, and was not known to be
-            if ours is False:
+                # That connection broke, as it may have while this daemon was stopped. Another one tells more.
+                await self._known(until)
+                if mono() < until:
+                    continue
+            else:
                 await self._await_end(agent)
                 agent.check_hosted()
-            if ours:
-                return
+            break
         if not agent.lease.may_hand_out(now(), reachable=False):
             down = self._commands.down_error()
             raise StoreDown(f"{agent.name} may be another daemon's by now, and cannot be asked for: {down}", down.hint)
+
+    async def _known(self, until: float) -> None:
+        """Wait until it is known whether the store is there, and not longer than that, in monotonic seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - mono())):
+                await self._commands.known.wait()
 
     async def _ask(self, agent: Agent) -> bool:
         if agent.lease.asks(now()) is Ask.RENEW:
@@ -199,15 +203,15 @@ class Leases:
         await self._await_handovers(agent)
         agent.lease.end()
         with contextlib.suppress(MeshError):  # else the new holder goes on from the last word that it has
-            await self._say_last_word(agent, given_up=False)
+            await self._say_last_word(agent)
             await self._moving.give_left(agent, tell=ping is None)
         await self.let_go(agent, why)
         if ping is not None:
             await agent.answer(ping)
 
-    async def _say_last_word(self, agent: Agent, *, given_up: bool) -> None:
-        """How far it was read, and the losses that the next holder is to tell of. Raises `StoreError`."""
-        if (await self._moving.write_position(agent, given_up=given_up)).written:
+    async def _say_last_word(self, agent: Agent) -> None:
+        """How far it was read, and the losses that the next holder tells of. Raises `StoreError`."""
+        if (await self._moving.write_position(agent, given_up=False)).written:
             # If the disk does not take it, or hangs, both may tell of them.
             with contextlib.suppress(Full, TimeoutError):
                 async with asyncio.timeout(_LAST_WORD):
@@ -232,7 +236,8 @@ class Leases:
             return
         if ours:
             agent.lease.end()
-            await self._say_last_word(agent, given_up=True)
+            # Losses that nobody was told of stay ours as well, until somebody else has held the name (core/moved.py).
+            await self._moving.write_position(agent, given_up=True)
             await self._moving.give_left(agent, tell=False)
         await self._renew(agent, 0)
         agent.lease.end()

@@ -181,7 +181,7 @@ class Agent:
     @property
     def is_sure(self) -> bool:
         """Whether its mail may be handed out now, with no question before."""
-        return self.lease.may_hand_out(now(), reachable=self._shared.commands.up.is_set())
+        return self.lease.may_hand_out(now(), reachable=self._shared.commands.reachable)
 
     async def ensure_held(self) -> None:
         """Before mail is handed out, or taken as read. Raises `NotAllowed`, `NotFound`, `StoreError`."""
@@ -191,7 +191,7 @@ class Agent:
 
     async def ensure_confirmable(self) -> None:
         """Before a hand-over is confirmed. Raises as `ensure_held` does."""
-        if not self.lease.may_confirm(now(), reachable=self._shared.commands.up.is_set()):
+        if not self.lease.may_confirm(now(), reachable=self._shared.commands.reachable):
             await self.ensure_held()
 
     async def heard_of_move(self, ping: Ping) -> bool:

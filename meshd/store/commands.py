@@ -47,11 +47,12 @@ _UNEXPECTED = "what was said to the store, or what it answered, was not understo
 class Commands:
     """Queues commands, keeps one connection alive, and knows whether the store is up.
 
-    `up` is set while the connection stands; `tried`, once it is known whether it can. `on_change(up)` is called at each
-    change of `up`. `refused` is why the store, which is up, takes no writes (disk, memory, replicas, access list),
-    since `refused_since`; None while it takes them. `on_refusal(refused)` is called at each change of that.
-    `refusals` counts the writes that it refused, each for its own reason. `disk`: where the store writes, if it is
-    ours. `first(link)` has each new connection before anybody else; what it raises ends it.
+    `up` is set while the connection stands; `known`, while it is known whether it can: not at first, nor when it broke,
+    until another was tried. `on_change(up)` is called at each change of `up`. `refused` is why the store, which is up,
+    takes no writes (disk, memory, replicas, access list), since `refused_since`; None while it takes them.
+    `on_refusal(refused)` is called at each change of that. `refusals` counts the writes that it refused, each for its
+    own reason. `disk`: where the store writes, if it is ours. `first(link)` has each new connection before anybody
+    else; what it raises ends it.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Commands:
     ) -> None:
         self.endpoint = endpoint
         self.up = asyncio.Event()
-        self.tried = asyncio.Event()
+        self.known = asyncio.Event()
         self.server: StoreVersion | None = None
         self.since = clock.wall()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")
@@ -119,10 +120,13 @@ class Commands:
                 raise self.down_error() from None
             raise OutcomeUnknown("the store did not answer in time", "send again with the same id") from None
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the store is there, as far as is known."""
+        return self.up.is_set() or not self.known.is_set()
+
     def down_error(self) -> StoreError:
-        trouble = self.trouble
-        if trouble is None:
-            return StoreDown("the store does not answer", "meshctl status")
+        trouble = self.trouble or StoreDown("the store does not answer", "meshctl status")
         return type(trouble)(trouble.message, trouble.hint)
 
     async def back_up(self, backoff: Backoff) -> None:
@@ -196,18 +200,16 @@ class Commands:
             try:
                 await self._exchange(link, calls)
             except BaseException as error:
-                stopping = isinstance(error, asyncio.CancelledError)
-                why = "the daemon is stopping" if stopping else f"the answer was lost: {error}"
+                ends = isinstance(error, asyncio.CancelledError)
+                why = "the daemon is stopping" if ends else f"the answer was lost: {error}"
                 for call in calls:
                     call.fail(OutcomeUnknown(why, "send again with the same id"))
                 raise
 
     def _admitted(self, calls: list[Queued]) -> list[Queued]:
         """Without what the store could not write to its log: it answers before it finds that out."""
-        if self._disk is None:
-            return calls
         writing = [call for call in calls if call.writes]
-        if not writing or has_room(self._disk, (call.command for call in writing)):
+        if self._disk is None or not writing or has_room(self._disk, (call.command for call in writing)):
             return calls
         error = StoreBusy(f"the store refuses writes for now: {NO_ROOM}", "meshctl doctor names what mends it")
         for call in writing:
@@ -262,12 +264,11 @@ class Commands:
         self.trouble = None
         self.since = clock.wall()
         self.up.set()
-        self.tried.set()
-        if self._outage.lasts:
-            self.endpoint.pulse.end_all()  # what was begun while it was away may hang for ever
+        self.known.set()
         assert self.server is not None
         where = f"{self.endpoint.shown} ({self.server.name} {self.server.version})"
         if self._outage.lasts:
+            self.endpoint.pulse.end_all()  # what was begun while it was away may hang for ever
             self._outage.end("store up again", where)
         else:
             log.info("store up: %s", where)
@@ -277,7 +278,7 @@ class Commands:
         was_up = self.up.is_set()
         self.trouble = error
         self.up.clear()
-        self.tried.set()
+        (self.known.clear if was_up else self.known.set)()
         if was_up:
             self.since = clock.wall()
             self._fail_all(error)  # never written, so nothing happened; each caller has its own deadline

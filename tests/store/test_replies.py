@@ -123,7 +123,7 @@ def test_commands_outlive_every_answer(server: Store, lies: list[tuple[int, byte
             liar.lies = lies
             running = asyncio.create_task(commands.run())
             try:
-                await commands.tried.wait()
+                await commands.known.wait()
                 with contextlib.suppress(StoreError):
                     result = await commands.script(a_send(), timeout=0.3)
                     assert result.verdict == "sent"

@@ -26,6 +26,8 @@ from meshd.core.wire import COUNT_TTL, DEDUPE_TTL, GATE_WINDOW, READ_RECORD, STR
 from meshd.hosting import moving
 from meshd.hosting.moving import Moving
 from meshd.receiving.agent import Agent
+from meshd.receiving.backlog import Backlog
+from meshd.receiving.executor import Executor
 from meshd.store.commands import Commands
 from meshd.store.scripts import leases, sending
 from meshd.store.scripts.script import Invocation, Script
@@ -78,7 +80,12 @@ class Daemon:
         self.core = AgentCore("bob", mailbox.keys)
         self.moving = Moving(mailbox.keys, cast(Commands, mailbox.client), name)
         self.untold: set[str] = set()  # what was read here since the store was told
-        self.agent = cast(Agent, SimpleNamespace(core=self.core, name="bob", execute=self._execute, legacy=None))
+        backlog = Backlog(self.core.inbox, cast(Executor, None))  # nothing lies on a disk
+        parts = {"core": self.core, "execute": self._execute, "legacy": None, "legacy_taken": self._legacy_taken}
+        self.agent = cast(Agent, SimpleNamespace(name="bob", backlog=backlog, **parts))
+
+    async def _legacy_taken(self) -> None:
+        """Nothing was left by 0.1."""
 
     async def _execute(self, decide: Callable[[], list[Effect]]) -> None:
         for effect in decide():
