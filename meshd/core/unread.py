@@ -130,13 +130,18 @@ class UnreadMail(Mapping[str, Message]):
                 found.partly.append(segment)
         return found
 
-    def covering(self, message: Message) -> list[Segment]:
-        """Segments that may have it, by the place where it stood."""
-        at, broadcasts = entry_key(message.at), message.kind == "broadcast"
+    def covering(self, messages: Iterable[Message]) -> list[Segment]:
+        """Segments that may have one of them, by the places where they stood."""
+        places: dict[bool, list[tuple[int, int]]] = {}
+        for message in messages:
+            places.setdefault(message.kind == "broadcast", []).append(entry_key(message.at))
+        ranges = {broadcasts: (min(found), max(found)) for broadcasts, found in places.items()}
         return [
             segment
             for segment in self.segments.values()
-            if segment.broadcasts == broadcasts and entry_key(segment.low) <= at <= entry_key(segment.high)
+            if (found := ranges.get(segment.broadcasts)) is not None
+            and entry_key(segment.low) <= found[1]
+            and entry_key(segment.high) >= found[0]
         ]
 
     # --- changing ---

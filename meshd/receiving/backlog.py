@@ -67,15 +67,10 @@ class Backlog:
 
     async def fresh(self, messages: Sequence[Message]) -> list[Message]:
         """Those of them that are not on the disk here already, however long ago they came."""
-        looked: dict[int, set[str]] = {}
-        found = []
-        for message in messages:
-            for segment in self._inbox.unread.covering(message):
-                if segment.number not in looked:
-                    looked[segment.number] = {one.id for one in await self._look(segment)}
-            if not any(message.id in ids for ids in looked.values()):
-                found.append(message)
-        return found
+        known: set[str] = set()
+        for segment in self._inbox.unread.covering(messages):
+            known.update(one.id for one in await self._look(segment))
+        return [message for message in messages if message.id not in known]
 
     async def origin(self, message_id: str) -> Origin | None:
         """Where a message that was received here came from; None if it is not known."""

@@ -63,8 +63,7 @@ class Commands:
         disk: OwnDisk | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.up = asyncio.Event()
-        self.known = asyncio.Event()
+        self.up, self.known = asyncio.Event(), asyncio.Event()
         self.server: StoreVersion | None = None
         self.since = clock.wall()
         self.trouble: StoreError | None = StoreDown("not connected yet", "meshctl status")

@@ -255,6 +255,26 @@ async def test_mail_that_another_daemon_gives_back_is_no_new_mail(daemon: Daemon
     assert await bob.backlog.fresh([*cold, new]) == [new]
 
 
+async def test_what_a_daemon_left_for_another_and_takes_in_again_is_there_once(daemon: Daemon) -> None:
+    """When it stops, whoever hosts the name next is to have what the store has lost; and that may be itself."""
+    bob = await backlog(daemon)
+    daemon.store.xtrim(f"{daemon.prefix}:to_bob", maxlen=0, approximate=False)
+    for segment in bob.core.inbox.unread.segments.values():
+        bob.core.inbox.unread._forget_ids(segment)
+    await bob.execute(list)
+    daemon.journal("bob").unlink()  # written anew, without the ids that were forgotten
+    daemon.send("bob", "last")
+    await eventually(lambda: len(bob.core.inbox.unread) == MESSAGES + 1, "it is received")
+    await settled(bob)
+    await daemon.stop()
+    assert daemon.store.xlen(f"{daemon.prefix}:left:bob") == MESSAGES
+    await daemon.start()
+    bob = await daemon.host("bob")
+    await eventually(lambda: not daemon.store.exists(f"{daemon.prefix}:left:bob"), "it has taken that in")
+    assert len(bob.core.inbox.unread) == MESSAGES + 1
+    assert await read(daemon) == [*ALL, "last"]
+
+
 async def test_a_disk_that_cannot_be_read_is_no_loss(daemon: Daemon) -> None:
     """Whoever asks for the mail is told, with the exit code of mail that cannot be had now."""
     bob = await backlog(daemon)
