@@ -61,7 +61,7 @@ class Lease:
         self._alone = alone
         self._proven: Now | None = None  # when that was asked which the store answered by "yours"
         self._ours = False
-        self._gone = False
+        self._gone = self.given_up = False
         self._yields = Mono(float("-inf"))
 
     # --- what the store answered ---
@@ -88,10 +88,11 @@ class Lease:
         """Another daemon has the name, and waits until then for our last word: what was handed out may be confirmed."""
         self._yields = then
 
-    def end(self) -> None:
+    def end(self, *, given_up: bool = False) -> None:
         """Another daemon has the name, or it was given up: our last word was said."""
         self._ours = False
         self._gone = True
+        self.given_up = given_up
         self._yields = Mono(float("-inf"))
 
     # --- what follows from that ---

@@ -8,7 +8,7 @@ the first gap of each sender that was met before it: what comes later was sent l
 
 from __future__ import annotations
 
-from meshd.core.message import Malformed, Message
+from meshd.core.message import Malformed, Message, entry_key
 from meshd.core.names import EVERYONE
 from meshd.core.records import Batch, Moved, Snapshot
 
@@ -25,6 +25,8 @@ class Losses:
         self.counts: dict[str, int] = {}
         # By the counters of `counts`: how many trimmed entries may have been this sender's, who has not written since.
         self.unsure: dict[str, int] = {}
+        # Up to this entry of the private stream another daemon has had it all, and has told what it was missing.
+        self.counted_to = "0-0"
         self.total = 0
         self.untold = 0
         self._handed = 0
@@ -70,6 +72,8 @@ class Losses:
                 unsure[other] = min(theirs, max(theirs, may) - known)
                 if not unsure[other]:
                     del unsure[other]
+        if not broadcast and entry_key(entry.at) <= entry_key(self.counted_to):
+            return 0
         return missing - known
 
     # --- handing over ---
@@ -92,10 +96,13 @@ class Losses:
     # --- applying ---
 
     def apply_moved(self, moved: Moved) -> None:
+        self.counted_to = moved.counted_to
         self.total += moved.lost
         self.untold += moved.lost
 
     def apply_batch(self, batch: Batch) -> None:
+        if batch.went_back is not None:
+            self.counted_to = "0-0"
         if batch.explained is not None:
             self._share(batch.explained)
         if batch.unsure is not None:
@@ -112,6 +119,7 @@ class Losses:
         self.counts = dict(snapshot.counts)
         self._share(snapshot.explained)
         self.unsure.update(snapshot.unsure)
+        self.counted_to = snapshot.counted_to
         self.total = snapshot.lost_total
         self.untold = snapshot.lost_untold
 

@@ -109,6 +109,7 @@ class Moved(_Record, tag="moved"):
     read_ids: list[str] = []
     broadcasts_to: str | None = None  # broadcasts were read up to there; without it those of `read_ids` alone
     lost: int = 0  # so many losses were counted there, and nobody was told of them
+    counted_to: str = "0-0"  # up to that entry of the private stream
     entries: list[Entry] = []  # pending ones that agent-mesh 0.1 left: in one record with the place where it stopped
 
 
@@ -150,6 +151,7 @@ class Snapshot(_Record, tag="snapshot"):
     counts: dict[str, int] = {}
     unsure: dict[str, int] = {}
     explained: int = 0  # as in a batch
+    counted_to: str = "0-0"  # as in `Moved`
     lost_total: int = 0
     lost_untold: int = 0
     segment: int = 0  # the number of the newest segment that there ever was

@@ -30,6 +30,7 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
         read_elsewhere=inbox.read_elsewhere,
         counts=inbox.losses.counts,
         unsure=inbox.losses.unsure,
+        counted_to=inbox.losses.counted_to,
         lost_total=inbox.losses.total,
         lost_untold=inbox.losses.untold,
         segment=inbox.unread.last,

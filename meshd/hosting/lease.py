@@ -126,7 +126,8 @@ class Leases:
         try:
             await self.take(agent, anew=False)
         except (NotAllowed, NotFound) as error:
-            self._start_letting_go(agent, TAKEN if agent.lease.was_ours else error.message)
+            if not agent.lease.given_up:  # else it is let go already, and nobody else has it
+                self._start_letting_go(agent, TAKEN if agent.lease.was_ours else error.message)
             return False
         return True
 
@@ -235,12 +236,12 @@ class Leases:
         if not ours and (agent.lease.gone or not self._commands.up.is_set()):
             return
         if ours:
-            agent.lease.end()
+            agent.lease.end(given_up=True)
             # Losses that nobody was told of stay ours as well, until somebody else has held the name (core/moved.py).
             await self._moving.write_position(agent, given_up=True)
             await self._moving.give_left(agent, tell=False)
         await self._renew(agent, 0)
-        agent.lease.end()
+        agent.lease.end(given_up=True)
 
     # --- renewing ---
 

@@ -79,10 +79,11 @@ def read_record(value: bytes) -> LastWord | None:
     ):
         return None
     read_ids = [message_id for message_id in record.x if is_id(message_id)]
-    place = Position(record.p, record.i)
-    moved = Moved(position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l)
+    place, received = Position(record.p, record.i), record.r if is_entry_id(record.r) else "0-0"
+    moved = Moved(
+        position=place, group=record.g, read_to=record.p, read_ids=read_ids, lost=record.l, counted_to=received
+    )
     came = {by: at for by, at in record.c.items() if len(by) <= _INSTANCE and is_entry_id(at)}
-    received = record.r if is_entry_id(record.r) else "0-0"
     return LastWord(moved, record.b or record.h, record.h, received, came)
 
 

@@ -194,6 +194,32 @@ def test_a_stream_that_went_back_and_is_still_behind(home: Home, peer: Peer) -> 
     wait_until(lambda: texts(home, "bob", peek=True) == ["ahead", "behind", "behind too"], "and the next")
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_losses_that_nobody_was_told_of_outlive_a_clean_stop(home: Home, other: Home, peer: Peer, moves: bool) -> None:
+    """They are told once, by whichever daemon goes on with the name."""
+    home.start()
+    home.meshctl("register", "bob")
+    for n in (1, 5):
+        peer.add("to_bob", {"from": "alice", "msg": str(n), "id": f"m{n}", "sid": "ab", "n": str(n)})
+    wait_until(lambda: texts(home, "bob", peek=True) == ["1", "5"], "they have come")
+    assert home.stop() == 0
+    told = []
+    if moves:
+        other.start()
+        other.meshctl("register", "bob")
+        told.append(_lost(other))
+    home.start()
+    if moves:
+        home.meshctl("register", "bob", "--takeover")
+    told += [_lost(home), _lost(home)]
+    assert told == ([3, 0, 0] if moves else [3, 0])
+
+
+def _lost(home: Home) -> int:
+    with home.rpc() as rpc:
+        return int(rpc.call("inbox", name="bob")["lost"])
+
+
 @pytest.mark.parametrize("stream", ["to_bob", "group"])
 def test_a_count_that_cannot_be_true_is_not_believed(stream: str, home: Home, peer: Peer) -> None:
     """Nor does it hide what is missing of the sender whose it should be."""
