@@ -236,7 +236,8 @@ def test_a_path_that_is_too_long_for_a_socket_is_replaced_by_a_short_one(home: H
         assert home.stop() == 0
         assert not os.path.exists(used)
     finally:
-        for left in (used + ".lock", used + ".start"):
+        sent = used.removesuffix(".sock") + ".sent-"
+        for left in (used + ".lock", used + ".start", sent + "0", sent + "1"):
             Path(left).unlink(missing_ok=True)
         for parent in (Path(path).parent, Path(path).parent.parent, Path(folder)):
             if parent.is_relative_to(folder) and parent.exists():

@@ -336,7 +336,7 @@ def dying_append(self, records):
         if where == "before":
             die()
         if where == "half":
-            lines = b"".join(map(journal._line, [journal.Header(name=self.name), *records]))
+            lines = b"".join(map(journal.line_of, [journal.Header(name=self.name), *records]))
             with open(self.path, "wb") as file:
                 file.write(lines[: len(lines) - 40])
             die()
