@@ -21,6 +21,7 @@ from meshd.core.records import (
     UNKNOWN,
     Batch,
     Closed,
+    Damaged,
     Header,
     Loaded,
     Moved,
@@ -73,10 +74,12 @@ class AgentCore:
         inbox = self.inbox
         if info is not None and inbox.went_back(info):
             line = "⚠ the store went back; reading again what it still has"
-            return [Commit([Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line], went_back=info.last)])]
+            batch = Batch(now=now, position=Position("0-0", UNKNOWN), lines=[line], went_back=info.last)
+            inbox.damage.read_again(batch, "0-0", all_there_is=True)
+            return [Commit([self._with_losses(batch)])]
         trimmed = inbox.trimmed(info) if info is not None else 0
         entries, cursor = self._until_moved(entries, cursor)
-        if not entries and not trimmed and inbox.position.index != UNKNOWN:
+        if not entries and not trimmed and inbox.position.index != UNKNOWN and not inbox.damage.hole.missing:
             return []
         for entry in entries:
             if isinstance(entry, Message) and entry.kind == "broadcast":
@@ -87,11 +90,15 @@ class AgentCore:
         batch = Batch(now=now, lost=trimmed)
         rest = self._sort(entries, batch, index, trimmed, stored)
         batch.position = Position(cursor, index + len(entries))
+        over = info is not None and entry_key(cursor) >= entry_key(info.last)
+        inbox.damage.read_again(batch, cursor, all_there_is=over)
+        return [*self._stored(self._with_losses(batch), entries), *rest]
+
+    def _with_losses(self, batch: Batch) -> Batch:
         if batch.lost:
-            batch.lines.insert(
-                0, f"⚠ LOST {batch.lost} message{'s' * (batch.lost > 1)} to {self.name}, gone from the store"
-            )
-        return [*self._stored(batch, entries), *rest]
+            what = f"{batch.lost} message{'s' * (batch.lost > 1)} to {self.name}"
+            batch.lines.insert(0, f"⚠ LOST {what}, gone from the store")
+        return batch
 
     def _until_moved(self, entries: Sequence[Decoded], cursor: str) -> tuple[Sequence[Decoded], str]:
         """Those behind the inbox's place, up to the news that the name was taken over; and where they end."""
@@ -216,6 +223,11 @@ class AgentCore:
         """The name was hosted elsewhere: what changes by going on where it was read there. `told` goes with it."""
         return elsewhere_to_here(self.inbox, elsewhere, told)
 
+    def mend(self, now: Wall) -> list[Record]:
+        """What a damaged journal may have lost is read again, from where it was whole. Nothing if it is not damaged."""
+        inbox = self.inbox
+        return [inbox.damage.mend(now, inbox.group)] if inbox.damage.is_fresh else []
+
     def give_losses(self) -> list[Effect]:
         """The next holder tells of the losses that nobody here was told of."""
         untold = self.inbox.losses.untold
@@ -258,7 +270,7 @@ class AgentCore:
             case Snapshot():
                 inbox.apply_snapshot(record)
                 ledger.entries = {entry.id: entry for entry in record.entries}
-            case Unread() | Spilled() | Loaded():
+            case Unread() | Spilled() | Loaded() | Damaged():
                 inbox.apply_mail(record)
             case Header():
                 pass

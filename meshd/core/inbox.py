@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from meshd.core.damage import Damage
 from meshd.core.losses import Losses
 from meshd.core.message import Message, entry_before, entry_key, is_entry_id
 from meshd.core.origin import Origin, origin_from, origin_of
-from meshd.core.queue import BOUNDS, Bounds, Chunk
-from meshd.core.records import UNKNOWN, Batch, Loaded, Moved, Position, Read, Segment, Snapshot, Spilled, Unread
+from meshd.core.queue import BOUNDS, READ_ABOVE, Bounds, Chunk, above, within
+from meshd.core.records import (
+    UNKNOWN,
+    Batch,
+    Damaged,
+    Loaded,
+    Moved,
+    Position,
+    Read,
+    Segment,
+    Snapshot,
+    Spilled,
+    Unread,
+)
 from meshd.core.unread import UnreadMail
 
 SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
-READ_ABOVE = 1000
 
 
 class StreamInfo(NamedTuple):
@@ -38,6 +50,7 @@ class Inbox:
         # Ids that were read out of order where this name was hosted before: told on when it moves again.
         self.read_elsewhere: list[str] = []
         self.losses = Losses()
+        self.damage = Damage()
         self._handed: set[str] = set()
 
     # --- deciding ---
@@ -100,7 +113,7 @@ class Inbox:
 
         None that stands behind one on the disk (see `missing`).
         """
-        taken = _within(self._free(direct=direct), limit, max_bytes)
+        taken = within(self._free(direct=direct), limit, max_bytes)
         self._handed.update(message.id for message in taken)
         return taken
 
@@ -145,7 +158,7 @@ class Inbox:
     ) -> list[Message]:
         """The oldest unread messages, without taking them; `looked`: what segments have, by their numbers."""
         items = self.unread.walk(looked)
-        return _within((item for item in items if not isinstance(item, Segment)), limit, max_bytes)
+        return within((item for item in items if not isinstance(item, Segment)), limit, max_bytes)
 
     def release(self, ids: Iterable[str], lost: int = 0) -> None:
         """The hand-over failed: the messages can be taken again, and of so many losses somebody is still to be told."""
@@ -164,6 +177,7 @@ class Inbox:
         for message_id in batch.seen:
             self._remember(message_id, batch.origins.get(message_id, ""))
         self.losses.apply_batch(batch)
+        self.damage.apply(batch)
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
@@ -172,14 +186,16 @@ class Inbox:
                 self._remember(message_id, origin_of(message))
                 above = self.group_above if message.kind == "broadcast" else self.read_above
                 above.append((message.at, message_id))
+            elif self.damage.was_read(message_id, self.seen):
+                self._remember(message_id, "")
         self._handed.difference_update(read.ids)
         self.losses.told(read.lost)
         self._settle()
 
     def _settle(self) -> None:
         """There is less unread: what was read above the oldest of it may be below it now."""
-        self.read_above = _above(self.read_above, self.unread.private.oldest())
-        self.group_above = _above(self.group_above, self.unread.broadcasts.oldest())
+        self.read_above = above(self.read_above, self.unread.private.oldest())
+        self.group_above = above(self.group_above, self.unread.broadcasts.oldest())
         if not self.unread:
             self.read_elsewhere = []
 
@@ -221,16 +237,19 @@ class Inbox:
         self.group_above = list(snapshot.group_above)
         self.read_elsewhere = list(snapshot.read_elsewhere)
         self.losses.apply_snapshot(snapshot)
+        self.damage.hole = snapshot.hole or self.damage.hole
         self.unread.clear(snapshot.segment)
 
-    def apply_mail(self, record: Unread | Spilled | Loaded) -> None:
-        """Unread mail of a compacted journal, or that was put on the disk, or has come back from there."""
+    def apply_mail(self, record: Unread | Spilled | Loaded | Damaged) -> None:
+        """Unread mail of a compacted journal, or that was put on the disk, has come back from there, or is damaged."""
         match record:
             case Unread():
                 for message in record.messages:
                     self.unread.add(message)
             case Spilled():
                 self.unread.spill(record.segment)
+            case Damaged():
+                self.damage.found(self.position, self.group, self.losses)
             case Loaded():
                 self.unread.load(record.number, record.messages)
                 self.losses.total += record.lost
@@ -247,11 +266,8 @@ class Inbox:
 
     def read_position(self) -> Position:
         """Up to where the private stream was read without a hole."""
-        oldest, here = self.unread.private.oldest(), entry_key(self.position.at)
-        if oldest is not None and entry_key(oldest.at) > here:
-            # The stream went back and is read again: what comes now may have lower ids than what is still unread.
-            oldest = self.unread.private.lowest()
-        if oldest is None or entry_key(oldest.at) > here:
+        oldest = self.unread.private.oldest()
+        if oldest is None or entry_key(oldest.at) > entry_key(self.position.at):
             return self.position
         return Position(entry_before(oldest.at), max(0, oldest.index - 1))
 
@@ -278,23 +294,3 @@ class Inbox:
     def read_beyond(self) -> list[str]:
         """Ids that were read above `read_position`: another daemon must not hand them over again."""
         return [*self.read_elsewhere, *(message_id for _, message_id in (*self.read_above, *self.group_above))]
-
-
-def _above(pairs: list[tuple[str, str]], oldest: Position | None) -> list[tuple[str, str]]:
-    """Those that stand above the oldest unread message, if there is one."""
-    if oldest is None:
-        return []
-    floor = entry_key(oldest.at)
-    return [pair for pair in pairs if entry_key(pair[0]) > floor][-READ_ABOVE:]
-
-
-def _within(messages: Iterable[Message], limit: int, max_bytes: int) -> list[Message]:
-    """The first `limit` messages, and none after their texts have reached `max_bytes`: answers are bounded."""
-    found: list[Message] = []
-    size = 0
-    for message in messages:
-        if len(found) >= limit or size >= max_bytes:
-            break
-        found.append(message)
-        size += len(message.text)
-    return found

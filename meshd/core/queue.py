@@ -20,10 +20,21 @@ class Bounds(NamedTuple):
 
 
 BOUNDS = Bounds()
+READ_ABOVE = 1000
 
 
 def _key(place: Position) -> tuple[int, int]:
     return entry_key(place.at)
+
+
+def _place(message: Message) -> Position:
+    return Position(message.at, message.index)
+
+
+def _lowest(part: Part) -> Position:
+    if isinstance(part, Segment):
+        return Position(part.low, part.first.index)
+    return min(map(_place, part.messages.values()), key=_key)
 
 
 class Chunk:
@@ -46,30 +57,31 @@ Part = Chunk | Segment
 class Queue:
     """One kind of unread messages, oldest first. `hot`: how many are in memory, `size` bytes; `cold`: on the disk."""
 
-    __slots__ = ("cold", "hot", "parts", "size")
+    __slots__ = ("_highest", "cold", "hot", "mixed", "parts", "size")
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
+        self.mixed = False  # they are not in the order of their entry ids
+        self._highest = (0, 0)
         self.hot = self.size = self.cold = 0
 
     def oldest(self) -> Position | None:
-        """Where the first of them stands: everything before it was read."""
+        """Where that one stands whose entry id is the least: everything before it was read."""
+        if self.mixed:
+            return min(map(_lowest, self.parts), key=_key, default=None)
         for part in self.parts:
-            if isinstance(part, Segment):
-                return part.first
-            first = next(iter(part.messages.values()))
-            return Position(first.at, first.index)
+            return part.first if isinstance(part, Segment) else _place(next(iter(part.messages.values())))
         return None
 
-    def lowest(self) -> Position | None:
-        """Where that one stands whose entry id is the least: after the stream went back it may not be the first."""
-        places = [
-            Position(part.low, part.first.index)
-            if isinstance(part, Segment)
-            else min((Position(one.at, one.index) for one in part.messages.values()), key=_key)
-            for part in self.parts
-        ]
-        return min(places, key=_key, default=None)
+    def came(self, message: Message) -> None:
+        """It is the newest. After the stream went back, or from another daemon, it may have stood before others."""
+        key = entry_key(message.at)
+        if not self.parts:
+            self.mixed = False
+        elif key < self._highest:
+            self.mixed = True
+            return
+        self._highest = key
 
     def walk(self, looked: Mapping[int, Collection[Message]]) -> Iterator[Message | Segment]:
         """In order; a segment stands for its messages, unless `looked` has them by its number."""
@@ -88,12 +100,12 @@ class Queue:
                 yield from part.messages.values()
 
     def replace(self, part: Part, *others: Part) -> None:
-        k = self._place(part)
+        k = self._where(part)
         self.parts[k : k + 1] = others
 
     def cut(self, chunk: Chunk, message_id: str) -> int:
         """Where in the parts that message begins; its chunk is parted there."""
-        k = self._place(chunk)
+        k = self._where(chunk)
         ids = list(chunk.messages)
         if ids[0] == message_id:
             return k
@@ -102,5 +114,25 @@ class Queue:
         self.parts.insert(k, head)
         return k + 1
 
-    def _place(self, part: Part) -> int:
+    def _where(self, part: Part) -> int:
         return next(k for k, one in enumerate(self.parts) if one is part)
+
+
+def above(pairs: list[tuple[str, str]], oldest: Position | None) -> list[tuple[str, str]]:
+    """Those that stand above the oldest unread message, if there is one."""
+    if oldest is None:
+        return []
+    floor = entry_key(oldest.at)
+    return [pair for pair in pairs if entry_key(pair[0]) > floor][-READ_ABOVE:]
+
+
+def within(messages: Iterable[Message], limit: int, max_bytes: int) -> list[Message]:
+    """The first `limit` messages, and none after their texts have reached `max_bytes`: answers are bounded."""
+    found: list[Message] = []
+    size = 0
+    for message in messages:
+        if len(found) >= limit or size >= max_bytes:
+            break
+        found.append(message)
+        size += len(message.text)
+    return found

@@ -75,6 +75,17 @@ class Header(_Record, tag="journal", omit_defaults=False):
     format: int = 1
 
 
+class Hole(msgspec.Struct, omit_defaults=True):
+    """What a damaged journal may have lost: so many messages of the private stream, none behind that entry."""
+
+    to: str = "0-0"
+    missing: int = 0
+
+
+class Damaged(_Record, tag="damaged"):
+    """Here stood records that are damaged."""
+
+
 class Batch(_Record, tag="batch"):
     """One read from the store. `offset`: the notify log's size before this batch's lines were appended."""
 
@@ -91,6 +102,7 @@ class Batch(_Record, tag="batch"):
     lines: list[str] = []  # notify lines that no message of the batch gives
     offset: int = 0
     went_back: str | None = None  # the private stream lost its end: the last id that it has by now
+    hole: Hole | None = None  # what of a damaged journal is still to be found, if that changed
 
 
 class Read(_Record, tag="read"):
@@ -152,6 +164,7 @@ class Snapshot(_Record, tag="snapshot"):
     unsure: dict[str, int] = {}
     explained: int = 0  # as in a batch
     counted_to: str = "0-0"  # as in `Moved`
+    hole: Hole | None = None  # as in a batch
     lost_total: int = 0
     lost_untold: int = 0
     segment: int = 0  # the number of the newest segment that there ever was
@@ -178,7 +191,9 @@ class Loaded(_Record, tag="loaded"):
     lost: int = 0
 
 
-Record = Header | Batch | Read | Moved | Opened | Pinged | Sent | Closed | Snapshot | Unread | Spilled | Loaded
+Record = (
+    Header | Damaged | Batch | Read | Moved | Opened | Pinged | Sent | Closed | Snapshot | Unread | Spilled | Loaded
+)
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Record).decode

@@ -31,6 +31,7 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
         counts=inbox.losses.counts,
         unsure=inbox.losses.unsure,
         counted_to=inbox.losses.counted_to,
+        hole=inbox.damage.hole if inbox.damage.hole.missing else None,
         lost_total=inbox.losses.total,
         lost_untold=inbox.losses.untold,
         segment=inbox.unread.last,

@@ -155,6 +155,7 @@ class UnreadMail(Mapping[str, Message]):
             self._resize(queue, chunk, message.size - before.size)
         else:
             self.drop(message.id)
+            queue.came(message)
             chunk = self._chunks[message.id] = self._last(queue)
             queue.hot += 1
             self._resize(queue, chunk, message.size)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from meshd.core.records import FORMAT, PLAIN, Header, Record, decode, encode
+from meshd.core.records import FORMAT, PLAIN, Damaged, Header, Record, decode, encode
 from meshd.disk.files import OpenFile, make_folders, sync_dir, write_all
 from meshd.disk.pace import Pace
 from meshd.errors import ConfigError
@@ -113,6 +113,8 @@ class Journal:
             end += len(line)
             body = body_of(line)
             if body is not None:
+                if suspect:
+                    records.append(Damaged())
                 records.append(self._record(body))
                 good = end
                 damaged += suspect
@@ -120,6 +122,8 @@ class Journal:
             elif not line.endswith(_CAN + b"\n"):
                 suspect += 1  # damage if a good line follows, else the torn tail
                 whole += line.endswith(b"\n")  # a torn line has no end: one that has was written, and is damaged
+        if whole:
+            records.append(Damaged())
         return records, good, damaged + whole
 
     def _record(self, body: bytes) -> Record:

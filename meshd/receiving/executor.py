@@ -30,6 +30,7 @@ from meshd.observing.background import Background
 from meshd.receiving.cold_mail import ColdMail
 from meshd.receiving.health import JOURNAL, Health
 from meshd.receiving.notify_queue import NotifyQueue
+from meshd.system import clock
 
 log = logging.getLogger("meshd.agent")
 T = TypeVar("T")
@@ -56,14 +57,10 @@ class Executor:
     ) -> None:
         self._core = core
         self._journal = journal
-        self.cold = ColdMail(
-            core, journal, health, lambda job: disk.run(functools.partial(self._begin, job)), self._commit
-        )
-        self._notify = notify
-        self._disk = disk
-        self._health = health
-        self._carry = carry
-        self._told = told
+        on_disk = lambda job: disk.run(functools.partial(self._begin, job))  # noqa: E731
+        self.cold = ColdMail(core, journal, health, on_disk, self._commit)
+        self._notify, self._disk, self._health = notify, disk, health
+        self._carry, self._told = carry, told
         self._lock = asyncio.Lock()
         self._ended: MeshError | None = None
         self._pausing: asyncio.Event | None = None  # made when somebody pauses: of a thousand agents few ever do
@@ -83,10 +80,13 @@ class Executor:
         for record in records:
             self._core.apply(record)
             pace()
-        if self._journal.damaged:
-            name, damaged = self._core.name, self._journal.damaged
+        if damaged := self._journal.damaged:
+            name = self._core.name
             log.error("%s: %d damaged records in the journal, kept aside", name, damaged, extra={"agent": name})
-        self.cold.recover(damaged=bool(self._journal.damaged))
+        self.cold.recover(damaged=damaged > 0)
+        for mended in self._core.mend(clock.wall()):
+            self._journal.append([mended])
+            self._core.apply(mended)
         # That mail was put on the disk since tells nothing of whether its lines were written.
         self._notify.recover([record for record in records if not isinstance(record, Spilled)])
 

@@ -55,6 +55,7 @@ class Acknowledgements:
     def __init__(self, kept: SentLog, store: str) -> None:
         self.incarnation = secrets.token_hex(8)
         self.counts = SendCounts()
+        self.any = False  # whether something is kept
         self._kept: SentLog | None = kept
         self._store = store
         self._outage = Outage(log)
@@ -78,13 +79,14 @@ class Acknowledgements:
         self.incarnation = found.sid
         for sender, target, n in found.counts:
             self.counts.counted((sender, target), n)
+        self.any = bool(messages)
         for message in messages:
             self.counts.counted((message.out.sender, message.out.target), message.n)
         return True
 
     def acknowledged(self, message: Acknowledged) -> None:
         """The store has it."""
-        out = message.out
+        out, self.any = message.out, True
         self.counts.counted((out.sender, out.target), message.n)
         if self._kept is None:
             return

@@ -18,8 +18,10 @@ from meshd.errors import StoreBusy, StoreDown, StoreError
 from meshd.sending.acknowledged import Acknowledged, Acknowledgements
 from meshd.store import replies
 from meshd.store.link import Link
+from meshd.store.refusals import Forbidden
 from meshd.store.scripts import sending
 from meshd.store.scripts.script import Invocation
+from meshd.system import clock
 
 log = logging.getLogger("meshd.store")
 
@@ -58,7 +60,12 @@ class Replay:
         """What it does not have, oldest first."""
         missing: list[Acknowledged] = []
         newer: Counter[str] = Counter()  # by target
-        now = replies.clock(await link.call("TIME"))
+        if not self._sent.any:
+            return missing
+        try:
+            now = replies.clock(await link.call("TIME"))
+        except Forbidden:
+            now = clock.wall()
         lately = self._sent.lately(now - _REACH)
         while searched := list(islice(lately, _SEARCHED)):
             keys = [self._keys.dedupe(message.out.id) for message in searched]

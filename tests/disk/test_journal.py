@@ -21,8 +21,8 @@ from meshd.core.agent import AgentCore
 from meshd.core.clock import Wall
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import Message
-from meshd.core.records import Batch, Closed, Header, Opened, Position, Read, Record, Snapshot
-from meshd.disk.journal import COMPACT_SIZE, Journal, JournalGone, look
+from meshd.core.records import Batch, Closed, Damaged, Header, Opened, Position, Read, Record, Snapshot
+from meshd.disk.journal import COMPACT_SIZE, Journal, JournalGone, line_of, look
 from meshd.errors import ConfigError
 from tests.core.model import KEYS, state
 
@@ -85,8 +85,8 @@ def test_garbage_behind_the_last_record_is_cut(tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("j") / "bob"
     whole = write(path, *HISTORY)
     path.write_bytes(whole + tail)
-    assert load(path) == HISTORY
-    assert path.read_bytes() == whole
+    assert [record for record in load(path) if not isinstance(record, Damaged)] == HISTORY
+    assert path.read_bytes() in (whole, whole + line_of(Damaged()))  # a line that has an end was written
 
 
 @settings(max_examples=60)
@@ -109,7 +109,7 @@ def test_a_damaged_line_loses_itself_only_and_a_copy_is_kept(
     expected = [Header(name="bob"), *HISTORY]
     # A flipped line break joins two lines into one, so that two are lost.
     lost = 2 if damaged[-1:] != b"\n" else 1
-    assert got == expected[:line] + expected[line + lost :]
+    assert got == [*expected[:line], Damaged(), *expected[line + lost :]]
     assert journal.damaged in (1, 2)  # a bit may make a line break of a letter
     (copy,) = folder.glob("bob.damaged-*")
     assert copy.read_bytes() == before

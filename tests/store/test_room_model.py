@@ -364,6 +364,7 @@ def test_what_was_sent_is_never_pushed_out_before_its_agent_has_it(
 
 
 @settings(max_examples=150)
+@example([*[("send", "alice")] * 6, ("host", 0), ("receive", 1), ("send_as_0_1", 1), ("overtake", 1), ("receive", 1)])
 @given(st.lists(with_0_1, min_size=10, max_size=60))
 def test_beside_programs_that_trim_nothing_else_is_missing(server: Store, history: list[tuple[Any, ...]]) -> None:
     """A 0.1 program's sends push out what they always did; ours never do, but where it holds the name."""
