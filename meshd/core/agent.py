@@ -90,7 +90,7 @@ class AgentCore:
         batch = Batch(now=now, lost=trimmed)
         rest = self._sort(entries, batch, index, trimmed, stored)
         batch.position = Position(cursor, index + len(entries))
-        over = info is not None and entry_key(cursor) >= entry_key(info.last)
+        over = info is not None and (not entries or entry_key(cursor) >= entry_key(info.last))
         inbox.damage.read_again(batch, cursor, all_there_is=over)
         return [*self._stored(self._with_losses(batch), entries), *rest]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helper import Home, wait_until
-from tests.mesh.peer import Peer, hosted, receiving, texts
+from tests.mesh.peer import Peer, hosted, receiving, texts, wait_for_texts
 
 
 def lost(home: Home, name: str) -> tuple[int, int, int]:
@@ -192,6 +192,40 @@ def test_a_stream_that_went_back_and_is_still_behind(home: Home, peer: Peer) -> 
     wait_until(lambda: texts(home, "bob", peek=True) == ["ahead", "behind"], "the one behind is received")
     peer.store.xadd(peer.key("to_bob"), {"from": "old", "msg": "behind too", "id": "x2"}, id="6-1")
     wait_until(lambda: texts(home, "bob", peek=True) == ["ahead", "behind", "behind too"], "and the next")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("read", [False, True])
+def test_what_a_damaged_journal_has_lost_is_read_again(home: Home, peer: Peer, read: bool, gone: bool) -> None:
+    """What the store has no more is told as lost, unless the journal tells that it was read. Broadcasts, too."""
+    home.start()
+    home.meshctl("register", "bob")
+    for n in range(1, 6):
+        home.meshctl("send", "bob", f"p{n}", "--from", "alice")
+        home.meshctl("broadcast", f"b{n}", "--from", "alice")
+        wait_for_texts(home, "bob", f"p{n}", f"b{n}")
+    if read:
+        assert len(texts(home, "bob", limit=6)) == 6
+        wait_until(lambda: len(texts(home, "bob", peek=True)) == 4, "that is confirmed")
+    home.kill()
+    journal = home.state / "agents" / "bob.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for k, line in enumerate(lines):
+        if b'"text":"p2"' in line or b'"text":"b2"' in line:
+            lines[k] = line.replace(b'2"', b'7"')
+    journal.write_bytes(b"".join(lines))
+    if gone:
+        peer.store.delete(peer.key("to_bob"), peer.key("all"), peer.key("group"))
+    home.start()
+    left = {f"{kind}{n}" for kind in "pb" for n in ((4, 5) if read else (1, 2, 3, 4, 5))}
+    if gone:
+        left -= {"p2", "b2"}
+    wait_until(lambda: receiving(home, "bob"), "it has read all there is")
+    wait_for_texts(home, "bob", *left)
+    with home.rpc() as rpc:
+        found = rpc.call("inbox", name="bob", limit=100)
+    assert found["lost"] == (1 if gone and not read else 0)  # of broadcasts it is not known how many there were
+    assert sorted(message["text"] for message in found["messages"]) == sorted(left)
 
 
 @pytest.mark.parametrize("moves", [False, True])

@@ -1,0 +1,68 @@
+"""What a damaged journal may have lost: it comes again, or is counted, and nothing else is."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshd.core.agent import AgentCore
+from meshd.core.clock import Wall
+from meshd.core.effects import Commit, Effect
+from meshd.core.inbox import StreamInfo
+from meshd.core.message import Message
+from meshd.core.records import Damaged, Record
+from tests.core.model import KEYS
+
+NOW = Wall(1000.0)
+
+
+def message(k: int) -> Message:
+    """The kth entry of the stream, of one of two senders who count theirs."""
+    return Message(
+        id=f"m{k}", sender="ab"[k % 2] * 2, text="x", ts=1.0, at=f"{k}-0", sid="5e" if k % 2 else "5f", n=(k + 1) // 2
+    )
+
+
+def committed(core: AgentCore, effects: list[Effect]) -> list[Record]:
+    records = [record for effect in effects if isinstance(effect, Commit) for record in effect.records]
+    for record in records:
+        core.apply(record)
+    return records
+
+
+@given(st.data())
+def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
+    core, records, k = AgentCore("bob", KEYS), list[Record](), 0
+    read: set[str] = set()
+    for size in data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=8), "batches"):
+        batch = [message(k + i + 1) for i in range(size)]
+        k += size
+        records += committed(core, core.receive(batch, batch[-1].at, NOW))
+        if data.draw(st.booleans(), "reads"):
+            ids = data.draw(st.lists(st.sampled_from(list(core.inbox.unread)), unique=True), "read")
+            read.update(ids)
+            records += committed(core, core.mark_read(ids))
+    first = data.draw(st.integers(0, len(records) - 1), "first damaged")
+    number = data.draw(st.integers(1, 3), "damaged records")
+    whole = records[first + number :]
+    damaged = [*records[:first], Damaged(), *whole]
+    again = AgentCore("bob", KEYS)
+    for record in damaged:
+        again.apply(record)
+    for record in again.mend(NOW):
+        again.apply(record)
+    kept = sorted(data.draw(st.sets(st.integers(1, k)), "what the store still has"))
+    known = set(again.inbox.unread) | set(again.inbox.seen)
+    behind = [message(one) for one in kept if one > int(again.inbox.position.at.partition("-")[0])]
+    info = StreamInfo(length=len(kept), added=k, last=f"{k}-0")
+    half = len(behind) // 2
+    for part in [*filter(None, (behind[:half], behind[half:])), []]:
+        cursor = part[-1].at if part else again.inbox.position.at
+        committed(again, again.receive(part, cursor, NOW, info))
+    everything = {f"m{one}" for one in range(1, k + 1)}
+    found = set(again.inbox.unread) | set(again.inbox.seen)
+    assert found == known | {f"m{one}" for one in kept if f"{one}-0" in {m.at for m in behind}}
+    missing = everything - found - read
+    # Behind the last record that is whole nothing tells how many there were.
+    tells = any(getattr(record, "messages", None) for record in whole)
+    assert again.inbox.losses.total == (len(missing) if tells else 0)
