@@ -67,8 +67,10 @@ class Damage:
         batch.lost += max(0, left) if over else 0
         batch.hole = Hole() if over else Hole(to=hole.to, missing=max(0, left))
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batch: Batch, losses: Losses) -> None:
         if batch.hole is not None:
+            if batch.hole.missing:
+                losses.counted_to = batch.hole.to  # what is missing up to there is counted here
             self.hole, self._at, self._index = batch.hole, None, None
         elif self._at is not None:
             self.sees(batch)

@@ -177,7 +177,7 @@ class Inbox:
         for message_id in batch.seen:
             self._remember(message_id, batch.origins.get(message_id, ""))
         self.losses.apply_batch(batch)
-        self.damage.apply(batch)
+        self.damage.apply(batch, self.losses)
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
