@@ -19,6 +19,8 @@ class Damage:
     def __init__(self) -> None:
         self.hole = Hole()  # of what is being read again
         self._at: tuple[Position, str | None] | None = None  # where the inbox stood before the first damage
+        self._new = False  # among what is damaged, something was found just now
+        self.was_mended = False
         self._index: int | None = None  # of the private stream, before damage behind which no mail was seen yet
 
     @property
@@ -26,11 +28,12 @@ class Damage:
         """Whether it was just found, and nothing is read again yet."""
         return self._at is not None
 
-    def found(self, position: Position, group: str | None, losses: Losses) -> None:
+    def found(self, position: Position, group: str | None, losses: Losses, *, new: bool) -> None:
         """Records behind this place are damaged. What they told of senders' counts is not known: none goes on."""
         for broadcasts in (False, True):
             losses.forget_counts(broadcasts=broadcasts)
         self._at = self._at or (position, group)
+        self._new = self._new or new
         self._index = position.index if position.index != UNKNOWN else None
 
     def sees(self, batch: Batch) -> None:
@@ -50,6 +53,7 @@ class Damage:
     def mend(self, now: float, group_now: str | None) -> Batch:
         """From there it is read again. `group_now`: where the inbox stands in the group."""
         assert self._at is not None
+        self._new = False
         position, group = self._at
         if group is None and group_now is not None:
             group = "0-0"  # where it stood is not known
@@ -71,6 +75,8 @@ class Damage:
         if batch.hole is not None:
             if batch.hole.missing:
                 losses.counted_to = batch.hole.to  # what is missing up to there is counted here
-            self.hole, self._at, self._index = batch.hole, None, None
+            self.was_mended = True
+            if not self._new:  # else that is told of by a later one
+                self.hole, self._at, self._index = batch.hole, None, None
         elif self._at is not None:
             self.sees(batch)

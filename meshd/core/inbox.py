@@ -178,6 +178,8 @@ class Inbox:
             self._remember(message_id, batch.origins.get(message_id, ""))
         self.losses.apply_batch(batch)
         self.damage.apply(batch, self.losses)
+        if self.damage.was_mended and batch.messages:
+            self.unread.sort()
 
     def apply_read(self, read: Read) -> None:
         for message_id in read.ids:
@@ -249,7 +251,7 @@ class Inbox:
             case Spilled():
                 self.unread.spill(record.segment)
             case Damaged():
-                self.damage.found(self.position, self.group, self.losses)
+                self.damage.found(self.position, self.group, self.losses, new=record.new)
             case Loaded():
                 self.unread.load(record.number, record.messages)
                 self.losses.total += record.lost

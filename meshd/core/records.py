@@ -83,7 +83,9 @@ class Hole(msgspec.Struct, omit_defaults=True):
 
 
 class Damaged(_Record, tag="damaged"):
-    """Here stood records that are damaged."""
+    """Here stood records that are damaged. `new`: that was found just now, and what follows knows nothing of it."""
+
+    new: bool = False
 
 
 class Batch(_Record, tag="batch"):

@@ -161,6 +161,19 @@ class UnreadMail(Mapping[str, Message]):
             self._resize(queue, chunk, message.size)
         chunk.messages[message.id] = message
 
+    def sort(self) -> None:
+        """By their entry ids, for what is read again may belong before others; but not where some are on the disk."""
+        for queue in (self.private, self.broadcasts):
+            chunks = [part for part in queue.parts if isinstance(part, Chunk) and part.leaving is None]
+            if not queue.mixed or len(chunks) < len(queue.parts):
+                continue
+            messages = sorted(queue.in_memory(), key=_place)
+            queue.parts, queue.size, queue.hot = [], 0, 0
+            for message in messages:
+                del self._chunks[message.id]
+            for message in messages:
+                self.add(message)
+
     def drop(self, message_id: str) -> Message | None:
         """It is unread no more; None if it is not in memory."""
         chunk = self._chunks.pop(message_id, None)

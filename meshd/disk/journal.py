@@ -98,7 +98,7 @@ class Journal:
             self._place = status.st_dev, status.st_ino
             if self.damaged:
                 shutil.copy2(self.path, f"{self.path}.damaged-{int(time.time())}")
-                self._rewrite(records)
+                self._rewrite(Damaged() if isinstance(record, Damaged) else record for record in records)
             elif good < status.st_size:
                 os.truncate(self.path, good)
             return records
@@ -114,7 +114,7 @@ class Journal:
             body = body_of(line)
             if body is not None:
                 if suspect:
-                    records.append(Damaged())
+                    records.append(Damaged(new=True))
                 records.append(self._record(body))
                 good = end
                 damaged += suspect
@@ -123,7 +123,7 @@ class Journal:
                 suspect += 1  # damage if a good line follows, else the torn tail
                 whole += line.endswith(b"\n")  # a torn line has no end: one that has was written, and is damaged
         if whole:
-            records.append(Damaged())
+            records.append(Damaged(new=True))
         return records, good, damaged + whole
 
     def _record(self, body: bytes) -> Record:

@@ -43,7 +43,7 @@ def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(records) - 1), "first damaged")
     number = data.draw(st.integers(1, 3), "damaged records")
     whole = records[first + number :]
-    damaged = [*records[:first], Damaged(), *whole]
+    damaged = [*records[:first], Damaged(new=True), *whole]
     again = AgentCore("bob", KEYS)
     for record in damaged:
         again.apply(record)
