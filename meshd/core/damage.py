@@ -13,27 +13,15 @@ from meshd.core.message import entry_before, entry_key
 from meshd.core.records import UNKNOWN, Batch, Hole, Position
 
 
-class Damage:
-    """State of one agent's damage. Methods change it as the journal is folded, and as mail is read again."""
+class _Found:
+    """Damage that nothing is read again for yet: where the inbox stood before it, and what is missing so far."""
 
-    def __init__(self) -> None:
-        self.hole = Hole()  # of what is being read again
-        self._at: tuple[Position, str | None] | None = None  # where the inbox stood before the first damage
-        self._new = False  # among what is damaged, something was found just now
-        self.was_mended = False
-        self._index: int | None = None  # of the private stream, before damage behind which no mail was seen yet
+    def __init__(self, position: Position, group: str | None) -> None:
+        self.position, self.group = position, group
+        self.hole = Hole()
+        self._index: int | None = None  # of the private stream, as long as no mail was seen behind the damage
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it was just found, and nothing is read again yet."""
-        return self._at is not None
-
-    def found(self, position: Position, group: str | None, losses: Losses, *, new: bool) -> None:
-        """Records behind this place are damaged. What they told of senders' counts is not known: none goes on."""
-        for broadcasts in (False, True):
-            losses.forget_counts(broadcasts=broadcasts)
-        self._at = self._at or (position, group)
-        self._new = self._new or new
+    def more(self, position: Position) -> None:
         self._index = position.index if position.index != UNKNOWN else None
 
     def sees(self, batch: Batch) -> None:
@@ -44,22 +32,49 @@ class Damage:
             self.hole.to = entry_before(first.at)
             self._index = None
 
+
+class Damage:
+    """State of one agent's damage. Methods change it as the journal is folded, and as mail is read again."""
+
+    def __init__(self) -> None:
+        self.hole = Hole()  # of what is being read again
+        self.was_mended = False
+        # By whether it was found just now: what was found before is mended by a record that follows it, if any does.
+        self._found: dict[bool, _Found] = {}
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is some for which nothing is read again yet."""
+        return bool(self._found)
+
+    def found(self, position: Position, group: str | None, losses: Losses, *, new: bool) -> None:
+        """Records behind this place are damaged. What they told of senders' counts is not known: none goes on."""
+        for broadcasts in (False, True):
+            losses.forget_counts(broadcasts=broadcasts)
+        self._found.setdefault(new, _Found(position, group)).more(position)
+
     def was_read(self, message_id: str, seen: Mapping[str, str]) -> bool:
         """A message was read. Whether it is one that the damaged records told of: it is not lost."""
         is_one = self.is_fresh and message_id not in seen
-        self.hole.missing -= is_one
+        for found in self._found.values():
+            found.hole.missing -= is_one
         return is_one
 
     def mend(self, now: float, group_now: str | None) -> Batch:
         """From there it is read again. `group_now`: where the inbox stands in the group."""
-        assert self._at is not None
-        self._new = False
-        position, group = self._at
-        if group is None and group_now is not None:
-            group = "0-0"  # where it stood is not known
-        hole = Hole(to=self.hole.to, missing=max(0, self.hole.missing))
+        all_found = list(self._found.values())
+        first = min(all_found, key=lambda found: entry_key(found.position.at))
+        holes = [self.hole, *(found.hole for found in all_found)]
+        hole = Hole(
+            to=max((hole.to for hole in holes), key=entry_key), missing=sum(max(0, hole.missing) for hole in holes)
+        )
+        groups = [found.group for found in all_found]
+        # Where it stood may not be known.
+        group = min((group or "0-0" for group in groups), key=entry_key) if any(groups) or group_now else None
+        self._found = {}
         line = "⚠ the journal was damaged; reading again what the store still has"
-        return Batch(now=now, position=Position(position.at, UNKNOWN), group=group, hole=hole, lines=[line])
+        position = Position(first.position.at, UNKNOWN)
+        return Batch(now=now, position=position, group=group, hole=hole, lines=[line])
 
     def read_again(self, batch: Batch, cursor: str, *, all_there_is: bool) -> None:
         """Notes in the batch what is lost, once all that the store still has was read."""
@@ -72,11 +87,10 @@ class Damage:
         batch.hole = Hole() if over else Hole(to=hole.to, missing=max(0, left))
 
     def apply(self, batch: Batch, losses: Losses) -> None:
+        for found in self._found.values():
+            found.sees(batch)
         if batch.hole is not None:
             if batch.hole.missing:
                 losses.counted_to = batch.hole.to  # what is missing up to there is counted here
-            self.was_mended = True
-            if not self._new:  # else that is told of by a later one
-                self.hole, self._at, self._index = batch.hole, None, None
-        elif self._at is not None:
-            self.sees(batch)
+            self.hole, self.was_mended = batch.hole, True
+            self._found.pop(False, None)
