@@ -42,7 +42,11 @@ class Replay:
 
     async def again(self, link: Link) -> None:
         """Raises `StoreError` if the connection broke, or the store takes no writes now: then not all is there."""
-        missing = await self._missing(link)
+        try:
+            missing = await self._missing(link)
+        except Forbidden as error:
+            log.error("it cannot be known what the store has lost: %s", error.message)
+            return
         refused: list[StoreError] = []
         for first in range(0, len(missing), _AT_ONCE):
             commands = [self._invocation(message).command() for message in missing[first : first + _AT_ONCE]]
