@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.helper import Home, wait_until
-from tests.mesh.peer import Peer, hosted, receiving, texts
+from tests.mesh.peer import Peer, hosted, receiving, texts, wait_for_texts
 
 HOUR = 3600.0
 MINUTE = 60.0
@@ -141,6 +141,7 @@ def test_alice_moves(home: Home, peer: Peer, old: Old) -> None:
     move(home, "alice")
 
     unread = {"before you asked", "before you asked, too", "not read", "I am here"}
+    wait_for_texts(home, "alice", *unread)
     assert set(texts(home, "alice", peek=True)) == unread
     found = entries(home, "alice")
     assert {text: entry["id"] for text, entry in found.items()} == {
