@@ -137,6 +137,8 @@ def test_alice_moves(home: Home, peer: Peer, old: Old) -> None:
         "dave": old.ask("alice", "dave", "anybody?", sent=began - HOUR, within=120, tries=5, escalated=True),
         "erin": old.ask("alice", "erin", "ready?", sent=began - 200, within=120, tries=2, last=began - 10),
     }
+    asked = _milliseconds(peer)
+    wait_until(lambda: _milliseconds(peer) > asked, "what comes now has another place than the questions")
     old.send("alice", "I am here", "carol", ts=began - 5 * HOUR)
     move(home, "alice")
 
@@ -177,6 +179,12 @@ def test_alice_moves(home: Home, peer: Peer, old: Old) -> None:
     home.kill()
     move(home, "alice")
     assert set(states(home, "alice")) == {long[:200], "and you?"}
+
+
+def _milliseconds(peer: Peer) -> int:
+    """The store's clock."""
+    seconds, micro = peer.store.time()
+    return int(seconds) * 1000 + int(micro) // 1000
 
 
 def test_an_agent_that_0_1_did_not_know_has_all_of_its_mail(home: Home, peer: Peer, old: Old) -> None:
