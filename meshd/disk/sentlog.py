@@ -132,11 +132,11 @@ class SentLog:
 
     def append(self, record: bytes, header: Callable[[], bytes]) -> None:
         """Keep it. `header` is asked for when a file is begun. Raises `OSError` if there is no memory for it."""
-        now = time.monotonic()
-        if now - self._turned > SPAN or not self._segments[-1].has_room(record):
-            turn = self._segments[-1].turn + 1
-            self._segments.reverse()
-            self._segments[-1].begin(turn, header())
+        now, newest = time.monotonic(), self._segments[-1]
+        if newest.turn < 0 or now - self._turned > SPAN or not newest.has_room(record):
+            if newest.turn >= 0:  # else it could not be begun before: the other one is still of use
+                self._segments.reverse()
+            self._segments[-1].begin(1 + max(segment.turn for segment in self._segments), header())
             self._turned = now
         self._segments[-1].append(record)
 

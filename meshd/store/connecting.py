@@ -50,7 +50,7 @@ async def _attempt(endpoint: Endpoint, bound: int, timeout: float) -> Reached:
         async with asyncio.timeout(_LONGEST):
             return await _connect(endpoint, bound, timeout)
     except TimeoutError:
-        raise StoreDown(f"the store {endpoint.shown} is out of reach: no answer in time", "is it stopped?") from None
+        raise StoreDown(f"the store {endpoint.shown} is out of reach: no answer in time", "meshctl doctor") from None
 
 
 async def _connect(endpoint: Endpoint, bound: int, timeout: float) -> Reached:

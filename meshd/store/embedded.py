@@ -134,7 +134,7 @@ class Embedded:
                 return await self._await_loaded() and await self._find()
             if _is_listening(self.socket):
                 # Stopped or overloaded. A second server on its files would ruin them.
-                raise StoreDown(f"the server on {self.socket} does not answer", "is it stopped?") from None
+                raise StoreDown(f"the server on {self.socket} does not answer", "meshctl doctor") from None
             return False
         folder = os.fsdecode(reply[1]) if replies.are(reply, bytes, bytes) else "an unknown folder"
         pid = info.get("process_id", "")

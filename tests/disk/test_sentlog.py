@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,36 @@ def test_it_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     log, header, found = opened(tmp_path / "x", 16 << 20)
     assert (header, found) == (b"header", [b"%d" % k for k in range(1000)])
+    log.close()
+
+
+def test_no_memory_for_the_next_file_costs_no_record_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens it again finds what was kept before, and what is kept once there is memory again."""
+    log, _, _ = opened(tmp_path / "x", 1 << 20)
+    for k in range(40):
+        log.append(b"%d " % k * 10_000, lambda: b"header")
+    before = log.records()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as full:
+        full.setattr("os.posix_fallocate", refuse)
+        refused = 0
+        while refused < 3:
+            try:
+                log.append(b"more" * 10_000, lambda: b"header")
+            except OSError:
+                refused += 1
+    kept = log.records()
+    assert kept[0] in before
+    log.append(b"after", lambda: b"header")
+    assert log.records() == [*kept, b"after"]
+    log.close()
+    log, header, found = opened(tmp_path / "x", 1 << 20)
+    assert (header, found) == (b"header", [*kept, b"after"])
     log.close()
 
 
