@@ -18,7 +18,7 @@ from meshctl.install import CLIENTS as INSTALLED_CLIENTS
 from meshd.commands.arguments import HELP, JSON, arguments
 from meshd.commands.daemon import CLIENTS, PATHS, SHELLS
 from meshd.commands.table import COMMANDS, SHOWN
-from tests.helper import Home
+from tests.helper import Home, a_home
 from tests.packaging.terminal import Terminal, terminal
 
 START = {
@@ -47,18 +47,25 @@ def environment(home: Home, path: str) -> dict[str, str]:
     return home.env | {"PATH": path, "TERM": "xterm", "LC_ALL": "C.UTF-8", "PS1": "$ "}
 
 
+@pytest.fixture(scope="module")
+def two_known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A daemon that knows `bob-1` and `carol`, and nobody else: what other tests registered would be offered too."""
+    with a_home(tmp_path_factory.mktemp("two-known") / "home") as home:
+        for name in ("bob-1", "carol"):
+            home.meshctl("register", name)
+        yield home
+
+
 @pytest.fixture(scope="module", params=SHELLS)
-def typed(request: pytest.FixtureRequest, mesh: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
-    """A shell with our completion, and a daemon that hosts `bob-1` and `carol`."""
+def typed(
+    request: pytest.FixtureRequest, two_known: Home, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Terminal]:
+    """A shell with our completion."""
     folder = tmp_path_factory.mktemp(request.param)
     command = shell(request.param)
-    for name in ("bob-1", "carol"):
-        mesh.meshctl("register", name)
-    with terminal(command, environment(mesh, programs(folder / "bin")), str(folder)) as made:
+    with terminal(command, environment(two_known, programs(folder / "bin")), str(folder)) as made:
         made.run(START[request.param][1])
         yield made
-    for name in ("bob-1", "carol"):
-        mesh.meshctl("deregister", name)
 
 
 @pytest.mark.parametrize(
