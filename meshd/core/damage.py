@@ -65,9 +65,8 @@ class Damage:
         all_found = list(self._found.values())
         first = min(all_found, key=lambda found: entry_key(found.position.at))
         holes = [self.hole, *(found.hole for found in all_found)]
-        hole = Hole(
-            to=max((hole.to for hole in holes), key=entry_key), missing=sum(max(0, hole.missing) for hole in holes)
-        )
+        missing = sum(max(0, hole.missing) for hole in holes) or sum(hole.missing for hole in holes)
+        hole = Hole(to=max((hole.to for hole in holes), key=entry_key), missing=missing)
         groups = [found.group for found in all_found]
         # Where it stood may not be known.
         group = min((group or "0-0" for group in groups), key=entry_key) if any(groups) or group_now else None
@@ -81,6 +80,11 @@ class Damage:
         hole = self.hole
         if not hole.missing:
             return
+        if hole.missing < 0:
+            known = min(batch.lost, -hole.missing)
+            batch.lost -= known
+            batch.hole = Hole() if all_there_is else Hole(to=hole.to, missing=hole.missing + known)
+            return
         left = hole.missing - sum(entry_key(message.at) <= entry_key(hole.to) for message in batch.messages)
         over = all_there_is or entry_key(cursor) >= entry_key(hole.to)
         batch.lost += max(0, left) if over else 0
@@ -90,7 +94,7 @@ class Damage:
         for found in self._found.values():
             found.sees(batch)
         if batch.hole is not None:
-            if batch.hole.missing:
+            if batch.hole.missing > 0:
                 losses.counted_to = batch.hole.to  # what is missing up to there is counted here
             self.hole, self.was_mended = batch.hole, True
             self._found.pop(False, None)

@@ -76,7 +76,10 @@ class Header(_Record, tag="journal", omit_defaults=False):
 
 
 class Hole(msgspec.Struct, omit_defaults=True):
-    """What a damaged journal may have lost: so many messages of the private stream, none behind that entry."""
+    """What a damaged journal may have lost: so many messages of the private stream, none behind that entry.
+
+    With a number below zero so many were read of which nothing tells where they stood: what is missing may be those.
+    """
 
     to: str = "0-0"
     missing: int = 0

@@ -66,3 +66,19 @@ def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
     # Behind the last record of mail that is whole nothing tells how many there were but the senders' counts.
     if any(isinstance(record, Batch) and record.messages for record in whole):
         assert again.inbox.losses.total == len(missing)
+
+
+def test_what_was_read_is_not_missing_though_no_record_tells_where_it_stood() -> None:
+    """All records of mail are damaged, and the store has removed what was read."""
+    again = AgentCore("bob", KEYS)
+    again.apply(Damaged(new=True))
+    again.apply(Read(ids=["m3", "m4", "m5"]))
+    for record in again.mend(NOW):
+        again.apply(record)
+    info = StreamInfo(length=3, added=6, last="6-0")
+    for part in ([message(1)], [message(2), message(6)], []):
+        committed(again, again.receive(part, part[-1].at if part else "6-0", NOW, info))
+    assert set(again.inbox.unread) == {"m1", "m2", "m6"}
+    assert again.inbox.losses.total == 0
+    committed(again, again.receive([message(10)], "10-0", NOW))  # the credit is no more: this is a loss
+    assert again.inbox.losses.total == 1
