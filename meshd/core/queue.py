@@ -12,11 +12,13 @@ from meshd.core.records import Position, Segment
 class Bounds(NamedTuple):
     """Of unread mail in memory. A chunk, and so a segment, has `messages`, or texts of `size` bytes, whichever comes
     first. Of each queue that much is kept in memory `chunks` times; of what is more, whole chunks are put on the disk.
+    A queue is crowded when it has `crowd` times as much as is kept: no more is taken in until the disk has some of it.
     """
 
     messages: int = 512
     size: int = 512 << 10
     chunks: int = 4
+    crowd: int = 8
 
 
 BOUNDS = Bounds()
@@ -64,6 +66,18 @@ class Queue:
         self.mixed = False  # they are not in the order of their entry ids
         self._highest = (0, 0)
         self.hot = self.size = self.cold = 0
+
+    def exceeds(self, most: Bounds, times: int = 1) -> bool:
+        """Whether it has more in memory than so many times what is kept there."""
+        chunks = most.chunks * times
+        return self.hot > most.messages * chunks or self.size > most.size * chunks
+
+    def is_full(self, chunk: Chunk, most: Bounds) -> bool:
+        """Whether the next message needs another chunk. When more comes than the disk takes, chunks are larger: each
+        costs it the same few syncs.
+        """
+        times = most.chunks if self.exceeds(most, most.crowd // 2) else 1
+        return len(chunk.messages) >= most.messages * times or chunk.size >= most.size * times
 
     def oldest(self) -> Position | None:
         """Where that one stands whose entry id is the least: everything before it was read."""

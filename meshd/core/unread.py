@@ -110,14 +110,17 @@ class UnreadMail(Mapping[str, Message]):
         """What is to be put on the disk: the newest chunk, but neither a queue's first nor its last, nor one of which a
         message is `held`. None while there is room in memory.
         """
-        most = self._bounds
         for queue in (self.private, self.broadcasts):
-            if queue.hot > most.messages * most.chunks or queue.size > most.size * most.chunks:
+            if queue.exceeds(self._bounds):
                 for k in range(len(queue.parts) - 2, 0, -1):
                     part = queue.parts[k]
                     if isinstance(part, Chunk) and not any(message_id in held for message_id in part.messages):
                         return part
         return None
+
+    def is_crowded(self) -> bool:
+        """Whether so much is in memory that some must go to the disk, or be read, before more may come."""
+        return any(queue.exceeds(self._bounds, self._bounds.crowd) for queue in (self.private, self.broadcasts))
 
     def reached(self, private: tuple[int, int], group: tuple[int, int]) -> Overtaken:
         """Segments whose mail was read up to there, each place as `entry_key` gives it."""
@@ -250,8 +253,7 @@ class UnreadMail(Mapping[str, Message]):
     def _last(self, queue: Queue) -> Chunk:
         """Where the next message of that queue belongs."""
         last = queue.parts[-1] if queue.parts else None
-        most = self._bounds
-        if not isinstance(last, Chunk) or len(last.messages) >= most.messages or last.size >= most.size:
+        if not isinstance(last, Chunk) or queue.is_full(last, self._bounds):
             last = Chunk()
             queue.parts.append(last)
         return last

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from meshd.core import spilling
 from meshd.core.agent import AgentCore
 from meshd.core.backoff import Backoff
 from meshd.core.effects import Commit, Drop, Effect, Load, Quarantine, Spill
@@ -30,6 +29,7 @@ from meshd.observing.background import Background
 from meshd.receiving.cold_mail import ColdMail
 from meshd.receiving.health import JOURNAL, Health
 from meshd.receiving.notify_queue import NotifyQueue
+from meshd.receiving.tidying import Tidying
 from meshd.system import clock
 
 log = logging.getLogger("meshd.agent")
@@ -67,10 +67,10 @@ class Executor:
         self._given_up = False  # the disk did not answer until the end: what was not begun then never is
         # Callers, each for a step. No set, which takes thrice as much while it is empty.
         self._waiting: dict[asyncio.Future[list[Effect] | Exception], None] = {}
-        self._tidying = False
         # The last entries that were put aside: where they stood, and why.
         self._kept: tuple[tuple[str, str], ...] = ()
         self._background = Background(log, {"agent": core.name})
+        self._tidying = Tidying(core, journal, self.cold, self.execute, self._compact, self._background)
         self.held_up: Full | None = None  # why the disk does not take what has come, while that is tried again
 
     def load(self) -> None:
@@ -93,7 +93,7 @@ class Executor:
     def start(self) -> None:
         """The loop runs: what `load` could not finish is tried again."""
         self._notify.start()
-        self._tidy_if_due()  # an older version had all mail in memory
+        self._tidying.if_due()  # an older version had all mail in memory
 
     async def execute(
         self, decide: Callable[[], list[Effect]], ended: Callable[[bool], None] | None = None
@@ -141,11 +141,15 @@ class Executor:
         if not step.cancelled() and isinstance(error := step.result(), Exception) and not isinstance(error, MeshError):
             log.error("%s: a step failed", self._core.name, exc_info=error, extra={"agent": self._core.name})
 
-    async def insist(self, decide: Callable[[], list[Effect]]) -> list[Effect]:
-        """`execute` until the disk takes it. Between tries others may have their turn."""
+    async def insist(self, decide: Callable[[], list[Effect]], *, room: bool = False) -> list[Effect]:
+        """`execute` until the disk takes it, with `room` once there is room in memory for more mail. Between tries
+        others may have their turn.
+        """
         backoff = Backoff(base=0.2, cap=5.0)
         while True:
             try:
+                if room:
+                    await self._tidying.make_room(self._pause)
                 effects = await self.execute(decide)
             except Full as full:
                 if self._ended is not None:
@@ -203,7 +207,7 @@ class Executor:
         for record in records:
             self._core.apply(record)
         self._told(records)
-        self._tidy_if_due()
+        self._tidying.if_due()
 
     def _write(self, records: Sequence[Record]) -> None:
         """In a thread: the journal first and synced, then the lines wait that tell of it."""
@@ -220,36 +224,15 @@ class Executor:
         if isinstance(batch, Batch):
             self._notify.tell(batch)
 
-    def _compaction_due(self) -> bool:
-        return self._journal.compaction_due(self._core.inbox.unread.journaled)
-
-    def _tidy_if_due(self) -> None:
-        if not self._tidying and (self.cold.is_due() or self._compaction_due()):
-            self._tidying = True
-            self._background.start(self._tidy(), f"{self._core.name}: tidying")
-
     def _rewrite(self) -> None:
         """In a thread, under the lock, so that nothing is applied meanwhile."""
         self._journal.compact(self._core.snapshot(), self._core.inbox.unread.journaled)
 
-    async def _tidy(self) -> None:
-        """Put on the disk what is too much in memory, and write the journal anew if half of it is of no use.
-
-        A failure is said and no more: the records are on the disk, the mail stays in memory, and the journal grows.
-        """
-        try:
-            with contextlib.suppress(Full):
-                while await self._step(functools.partial(spilling.spill, self._core.inbox)):
-                    pass
-            async with self._lock:
-                self._check()
-                if self._compaction_due():
-                    await self._on_disk(self._rewrite)
-        except MeshError:
-            pass
-        finally:
-            spilling.stays(self._core.inbox)
-            self._tidying = False
+    async def _compact(self) -> None:
+        async with self._lock:
+            self._check()
+            if self._tidying.compaction_due():
+                await self._on_disk(self._rewrite)
 
     async def _on_disk(self, job: Callable[[], T], sequel: Sequel | None = None) -> T:
         """Run a blocking job in a thread. Raises `Full` if the disk refuses."""

@@ -160,7 +160,7 @@ class Feed:
         if broadcasts:
             self._taking_in = True
             try:
-                await self._agent.insist(lambda: core.receive_group(broadcasts, cursor, clock.wall()))
+                await self._agent.insist(lambda: core.receive_group(broadcasts, cursor, clock.wall()), room=True)
             finally:
                 self._taking_in = False
         if not self._forget:

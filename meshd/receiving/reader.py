@@ -115,7 +115,8 @@ class Reader:
             last = raw[-1][0].decode() if raw else cursor
             went_back = info is not None and core.inbox.went_back(info)
             effects = await agent.insist(
-                functools.partial(core.receive, entries, last, clock.wall(), info, shared.commands.store_time())
+                functools.partial(core.receive, entries, last, clock.wall(), info, shared.commands.store_time()),
+                room=True,
             )
             self._health.well(READER, STORE)
             if self._reads_since is None:

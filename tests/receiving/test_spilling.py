@@ -13,13 +13,14 @@ import pytest
 from meshd.commands.base import Result
 from meshd.commands.reading import InboxParams, Reading, inbox
 from meshd.core import queue
+from meshd.core.effects import Effect
 from meshd.core.message import Message
 from meshd.disk.segments import Segments
 from meshd.receiving.agent import Agent
 from tests.helper import eventually
 from tests.receiving.daemon import Daemon, Hang, Here, obstruct
 
-FEW = queue.Bounds(messages=10, chunks=1)
+FEW = queue.Bounds(messages=10, chunks=1, crowd=20)
 MESSAGES = 100
 
 
@@ -332,3 +333,31 @@ async def test_a_journal_that_was_removed_tells_of_what_is_on_the_disk_again(dae
     await daemon.start()
     await daemon.host("bob")
     assert await read(daemon) == [f"m{n}" for n in range(2 * MESSAGES)]
+
+
+async def test_more_than_the_disk_takes_waits_until_there_is_room(daemon: Daemon) -> None:
+    """Else a flood to a slow disk is held in memory, all of it."""
+    bob = await daemon.host("bob")
+    unread = bob.core.inbox.unread
+    unread.wanted += 1  # as if somebody brought mail into memory: meanwhile none can go to the disk
+    count = 0
+    while not unread.is_crowded():
+        daemon.send("bob", f"m{count}")
+        count += 1
+        await eventually(lambda count=count: len(unread) == count, "it is received")  # type: ignore[misc]
+    decided: list[int] = []
+
+    def decide() -> list[Effect]:
+        decided.append(unread.hot)
+        return []
+
+    taking_in = asyncio.create_task(bob.insist(decide, room=True))
+    for _ in range(10):
+        await bob.execute(list)  # others have their turns
+    assert decided == []
+    unread.wanted -= 1
+    await taking_in
+    assert not unread.is_crowded()
+    assert decided[0] <= FEW.messages * FEW.crowd
+    await settled(bob)
+    assert await read(daemon) == [f"m{k}" for k in range(count)]
