@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +53,6 @@ class Mesh:
     @property
     def filler(self) -> Path:
         return self.root / str(self.home.path / "small").lstrip("/") / "filler"
-
-    def memory(self) -> int:
-        """The daemon's peak, in bytes."""
-        assert self.home.daemon is not None
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.home.daemon.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
 
     def files(self, name: str) -> dict[str, tuple[int, int]]:
         """Size and time of all that is the agent's, as the daemon sees it."""

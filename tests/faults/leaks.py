@@ -31,10 +31,19 @@ class Footprint(NamedTuple):
 
 def footprint(home: Home) -> Footprint:
     assert home.daemon is not None
-    process = Path(f"/proc/{home.daemon.pid}")
-    found = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())
+    return Footprint(len(list(Path(f"/proc/{home.daemon.pid}/fd").iterdir())), _memory(home, "VmRSS"))
+
+
+def peak(home: Home) -> int:
+    """The most that the daemon ever had in memory, in bytes."""
+    return _memory(home, "VmHWM")
+
+
+def _memory(home: Home, line: str) -> int:
+    assert home.daemon is not None
+    found = re.search(rf"{line}:\s+(\d+) kB", Path(f"/proc/{home.daemon.pid}/status").read_text())
     assert found is not None
-    return Footprint(len(list((process / "fd").iterdir())), int(found[1]) * 1024)
+    return int(found[1]) * 1024
 
 
 def endless_keys(store: Store) -> list[str]:

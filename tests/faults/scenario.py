@@ -66,8 +66,8 @@ def _add(scenario: Scenario) -> None:
     SCENARIOS[scenario.name] = scenario
 
 
-def under_load(stage: Stage, scene: Scene, act: Act, *, closing: bool = True) -> None:
-    """All rounds of a fault in a scene that is set, from its begin to its end."""
+def under_load(stage: Stage, scene: Scene, act: Act, *, closing: bool = True, then: Act | None = None) -> None:
+    """All rounds of a fault in a scene that is set, from its begin to its end. `then` comes before all is read."""
     scene.begin()
     for number in range(1, stage.rounds + 1):
         scene.flow()
@@ -76,6 +76,8 @@ def under_load(stage: Stage, scene: Scene, act: Act, *, closing: bool = True) ->
         act(scene)
         scene.history.note("over")
         scene.recover()
+    if then is not None:
+        then(scene)
     scene.finish(closing=closing)
     stage.take(scene)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.faults.history import EVERYBODY, Hosts, Intends, Outcome
-from tests.faults.readers import Reader
-from tests.faults.scenario import Stage, whole
+from tests.faults.leaks import peak
+from tests.faults.readers import LiveReader, Reader
+from tests.faults.scenario import ANY, Stage, whole
 from tests.faults.scene import Scene, Setup, a_scene
+from tests.faults.slow_disk import SlowDisk
 from tests.faults.writers import fate_of
 from tests.helper import wait_until
 from tests.mesh.peer import hosted, receiving
@@ -17,7 +20,10 @@ from tests.store.servers import is_up
 
 _FLYING = 200
 _BURST = 6000
-_CHATTER = 2500
+_CHATTER = 10_000
+_SIZES = (200, 5_000, 20_000, 60_000)  # bytes
+_SENDERS = 50
+_MEMORY = 300  # MiB, that a daemon has at most
 
 
 class Quiet:
@@ -40,17 +46,22 @@ class Quiet:
         """One on `b`."""
         return Reader(self.scene.b.label, self.scene.b.home, name, self.scene.history)
 
-    def send(self, sender: str, target: str, count: int = 1, *, private: bool = True) -> None:
-        """So many messages from `a`, as fast as they are taken; each once, whatever becomes of it."""
-        first = self._seqs.get(sender, 0)
-        self._seqs[sender] = first + count
-        ids = {f"{sender}-{seq}": seq for seq in range(first, first + count)}
-        self.scene.history.write(*(Intends(sender, target, one, seq) for one, seq in ids.items()))
+    def send(
+        self, senders: str | Sequence[str], target: str, count: int = 1, *, private: bool = True, size: int = 0
+    ) -> None:
+        """So many messages from `a`, by these in turn, as fast as they are taken; each once, whatever becomes of it."""
+        ids: dict[str, str] = {}
+        for _, sender in zip(range(count), itertools.cycle([senders] if isinstance(senders, str) else senders)):
+            seq = self._seqs[sender] = self._seqs.get(sender, -1) + 1
+            ids[f"{sender}-{seq}"] = sender
+        self.scene.history.write(
+            *(Intends(sender, target, one, int(one.rpartition("-")[2])) for one, sender in ids.items())
+        )
         flying: dict[int, str] = {}
         ended: list[Outcome] = []
         with self.scene.a.home.rpc() as rpc:
-            for message_id in ids:
-                told = {"message": message_id, "from_": sender, "id": message_id}
+            for message_id, sender in ids.items():
+                told = {"message": message_id.ljust(size, "."), "from_": sender, "id": message_id}
                 if target == EVERYBODY:
                     flying[rpc.send("broadcast", **told)] = message_id
                 else:
@@ -113,6 +124,44 @@ def burst_away(stage: Stage) -> None:
             quiet.send(f"to-{reader.name}", reader.name, _BURST)
             scene.b.home.start()
             quiet.settle(reader)
+
+
+def _bursts(stage: Stage, ms: int) -> None:
+    """Bursts of every size by 50 senders on one connection, while bob is read; his machine's syncs take `ms`."""
+    disk = SlowDisk(stage.folder / "disk", "*", ms=ms, broken=ms > 0)
+    with a_scene(stage.folder, stage.kind, stage.seed, Setup(env_a=disk.env, env_b=disk.env)) as scene:
+        quiet, senders = Quiet(scene), [f"s{n}" for n in range(_SENDERS)]
+        quiet.host(scene.bob)
+        scene.live = [LiveReader(scene.bob, stage.seed)]
+        scene.live[0].start()
+        for number in range(stage.rounds):
+            quiet.send(senders, "bob", _BURST, size=_SIZES[number % len(_SIZES)])
+        disk.mend()
+        scene.stop()
+        quiet.settle(scene.bob)
+        _bounded(stage, scene)
+
+
+def _bounded(stage: Stage, scene: Scene) -> None:
+    for machine in scene.machines:
+        most = peak(machine.home) >> 20
+        scene.history.note(f"{machine.label}: {most} MiB at most")
+        stage.expect(most < _MEMORY, f"{machine.label}'s daemon had {most} MiB")
+
+
+@whole("17 bursts of 6,000 by 50 senders, 200 B to 60 KB", rounds=4, long=17, stores=ANY)
+def bursts(stage: Stage) -> None:
+    _bursts(stage, 0)
+
+
+@whole("17 bursts of 6,000 by 50 senders, 200 B to 60 KB; syncs take 30 ms", rounds=4, long=17, stores=ANY)
+def bursts_30(stage: Stage) -> None:
+    _bursts(stage, 30)
+
+
+@whole("17 bursts of 6,000 by 50 senders, 200 B to 60 KB; syncs take 500 ms", rounds=4, long=17, stores=ANY)
+def bursts_500(stage: Stage) -> None:
+    _bursts(stage, 500)
 
 
 def _behind_chatter(stage: Stage, *, met: bool, restart: bool) -> None:

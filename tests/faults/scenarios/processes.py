@@ -7,10 +7,13 @@ import os
 import signal
 from collections.abc import Iterator
 
+from tests.faults.history import Hosts
 from tests.faults.machines import Machine
-from tests.faults.scenario import ANY, EXTERNAL, Stage, fault, under_load, whole
+from tests.faults.readers import Reader
+from tests.faults.scenario import ANY, EXTERNAL, Act, Stage, fault, under_load, whole
 from tests.faults.scene import EMBEDDED, RECOVERED, Scene, Setup, a_scene, on_store
 from tests.faults.slow_disk import SlowDisk
+from tests.faults.writers import OneByOne
 from tests.helper import Home, Store, program, wait_until
 from tests.store.servers import is_up, state
 
@@ -170,32 +173,47 @@ def kill_any_embedded(scene: Scene) -> None:
     wait_until(lambda: is_up(scene.a.home), "the store is up", RECOVERED)
 
 
-@whole("embedded: syncs take 300 ms, kill -9 of the store", rounds=4, short=4, stores=[EMBEDDED])
+@whole("embedded: kill -9 of the store in mid-sync of 300 ms", rounds=4, short=4, long=50, stores=[EMBEDDED])
 def kill_slow_embedded(stage: Stage) -> None:
     """While a sync is under way the server may answer before it has written: what it answered must not be gone."""
     disk = SlowDisk(stage.folder / "disk", "*appendonly*", ms=_SLOW_SYNC)
     with a_scene(stage.folder, stage.kind, stage.seed, Setup(env_a=disk.env)) as scene:
-        under_load(stage, scene, _kill_embedded_later)
+        _killed_in_sync(stage, scene, disk, kill_embedded_again)
 
 
-def _kill_embedded_later(scene: Scene) -> None:
-    scene.flow(150)
+@whole("store killed (kill -9) in mid-sync of 300 ms (everysec)", rounds=4, short=4, long=50, stores=EXTERNAL)
+def kill_slow_store(stage: Stage) -> None:
+    disk = SlowDisk(stage.folder / "disk", "*appendonly*", ms=_SLOW_SYNC)
+    with a_store_with(disk, stage) as store, on_store(stage.folder, store, stage.seed, Setup()) as scene:
+        _killed_in_sync(stage, scene, disk, kill_store)
+
+
+def kill_embedded_again(scene: Scene) -> None:
     scene.volley()
     kill_embedded(scene.a.home)
+    scene.volley()
 
 
-@whole("store's syncs take 300 ms (everysec), kill -9", rounds=4, short=4, stores=EXTERNAL)
-def kill_slow_store(stage: Stage) -> None:
-    with (
-        a_store_with(SlowDisk(stage.folder / "disk", "*appendonly*", ms=_SLOW_SYNC), stage) as store,
-        on_store(stage.folder, store, stage.seed, Setup()) as scene,
-    ):
-        under_load(stage, scene, _kill_store_later)
+def _killed_in_sync(stage: Stage, scene: Scene, disk: SlowDisk, kill: Act) -> None:
+    """Also of what is sent to one whom nobody hosts; each second time the senders' daemon is killed in that second."""
+    unhosted = Reader(scene.b.label, scene.b.home, "dora", scene.history)
+    scene.writers.append(scene.writer(OneByOne, "to-dora", scene.a, [unhosted.name], rate=10))
 
+    def act(scene: Scene) -> None:
+        scene.flow(150)
+        begun = disk.begun()
+        wait_until(lambda: disk.begun() > begun, "a sync is under way", RECOVERED)
+        kill(scene)
+        if len(scene.recovered) % 2:
+            restart_killed(scene, [scene.a])
+        wait_until(lambda: is_up(scene.a.home), "the store is up", RECOVERED)
 
-def _kill_store_later(scene: Scene) -> None:
-    scene.flow(150)
-    kill_store(scene)
+    def host(scene: Scene) -> None:
+        scene.b.register(unhosted.name)
+        scene.history.write(Hosts(unhosted.name))
+        scene.readers.append(unhosted)
+
+    under_load(stage, scene, act, then=host)
 
 
 @contextlib.contextmanager
