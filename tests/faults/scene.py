@@ -38,11 +38,12 @@ _LOG = ("--appendonly", "yes", "--save", "")
 
 @dataclass(frozen=True)
 class Setup:
-    """How a scene is set: the store's options, all senders' messages a second together, bytes of a text, and further
-    variables of each machine's programs."""
+    """How a scene is set: the store's options, all senders' messages a second together, those of one more who writes to
+    bob alone, bytes of a text, and further variables of each machine's programs."""
 
     options: tuple[str, ...] = _LOG
     rate: float = 150.0
+    to_bob: float = 0.0
     size: int = 40
     env_a: Mapping[str, str] = field(default_factory=dict)
     env_b: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +127,8 @@ class Scene:
         ]
         share = self.setup.rate / (len(plan) + 0.5)
         made = [self.writer(kind, f"s{n}", machine, to, share) for n, (kind, machine, to) in enumerate(plan)]
+        if self.setup.to_bob:
+            made.append(self.writer(Windowed, "much", self.a, ["bob"], self.setup.to_bob))
         return made + [self.writer(kind, f"all{n}", self.a, [EVERYBODY], share / 4) for n, kind in enumerate(kinds)]
 
     # --- a run ---

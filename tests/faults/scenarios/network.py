@@ -8,6 +8,7 @@ from tests.faults.scenario import fault
 from tests.faults.scene import Scene, Setup
 from tests.faults.way import Way
 
+_MUCH = Setup(to_bob=200)
 _VOLLEY = b"v-"  # in the ids of volleys, and in nothing else
 
 
@@ -25,7 +26,7 @@ def _heal(scene: Scene) -> None:
         way.heal()
 
 
-@fault("net: cut at any moment", rounds=6, short=6, long=30)
+@fault("net: cut at any moment", rounds=6, short=6, long=30, setup=_MUCH)
 def cut(scene: Scene) -> None:
     scene.volley()
     for way in _some(scene):
@@ -33,7 +34,7 @@ def cut(scene: Scene) -> None:
     scene.volley()
 
 
-@fault("net: cut before the request", rounds=6, short=4, long=24)
+@fault("net: cut before the request", rounds=6, short=4, long=24, setup=_MUCH)
 def cut_before_request(scene: Scene) -> None:
     for way in _some(scene):
         way.cut_before_request(_VOLLEY)
@@ -42,7 +43,7 @@ def cut_before_request(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: cut after the request", rounds=6, short=4, long=24)
+@fault("net: cut after the request", rounds=6, short=4, long=24, setup=_MUCH)
 def cut_after_request(scene: Scene) -> None:
     for way in _some(scene):
         way.cut_in_reply(0.0, _VOLLEY)
@@ -51,7 +52,7 @@ def cut_after_request(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: cut in mid-reply", rounds=6, short=4, long=24)
+@fault("net: cut in mid-reply", rounds=6, short=4, long=24, setup=_MUCH)
 def cut_in_reply(scene: Scene) -> None:
     for way in _some(scene):
         way.cut_in_reply(0.5, _VOLLEY)
@@ -60,7 +61,7 @@ def cut_in_reply(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: reply dropped, request delivered", rounds=4, short=3)
+@fault("net: reply dropped, request delivered", rounds=4, short=3, setup=_MUCH)
 def reply_dropped(scene: Scene) -> None:
     """For less time than a send has, so that it is repeated; the connection is broken then."""
     for way in _some(scene):
@@ -70,7 +71,7 @@ def reply_dropped(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: replies dropped for longer than a send waits", rounds=2, short=1)
+@fault("net: replies dropped for longer than a send waits", rounds=2, short=1, setup=_MUCH)
 def replies_dropped(scene: Scene) -> None:
     for way in _both(scene):
         way.drop_replies()
@@ -79,7 +80,7 @@ def replies_dropped(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: requests delivered after the connection was given up", rounds=2, short=0)
+@fault("net: requests delivered after the connection was given up", rounds=2, short=0, setup=_MUCH)
 def frozen_7(scene: Scene) -> None:
     for way in _both(scene):
         way.freeze()
@@ -88,7 +89,7 @@ def frozen_7(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: frozen 1 s", rounds=4, long=20)
+@fault("net: frozen 1 s", rounds=4, long=20, setup=_MUCH)
 def frozen_1(scene: Scene) -> None:
     for way in _some(scene):
         way.freeze()
@@ -97,7 +98,7 @@ def frozen_1(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: frozen 30 s", rounds=1, long=2)
+@fault("net: frozen 30 s", rounds=1, long=2, setup=_MUCH)
 def frozen_30(scene: Scene) -> None:
     for way in _some(scene):
         way.freeze()
@@ -106,7 +107,7 @@ def frozen_30(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: half-open", rounds=2, short=1, long=4)
+@fault("net: half-open", rounds=2, short=1, setup=_MUCH)
 def half_open(scene: Scene) -> None:
     """What was open says nothing for ever; new connections are well a moment later."""
     for way in _both(scene):
@@ -116,12 +117,12 @@ def half_open(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: half-open, few messages", rounds=2, long=4, setup=Setup(rate=20))
+@fault("net: half-open, few messages", rounds=2, setup=Setup(rate=20))
 def half_open_few(scene: Scene) -> None:
     half_open(scene)
 
 
-@fault("net: one byte at a time", rounds=2, long=20, setup=Setup(rate=60))
+@fault("net: one byte at a time", rounds=2, setup=Setup(rate=60))
 def trickle(scene: Scene) -> None:
     for way in _some(scene):
         way.trickle()
@@ -129,7 +130,7 @@ def trickle(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: 200 ms delay", rounds=2, long=20)
+@fault("net: 200 ms delay", rounds=2, long=20, setup=_MUCH)
 def delayed(scene: Scene) -> None:
     for way in _both(scene):
         way.delay(0.1)
@@ -137,7 +138,7 @@ def delayed(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: refused 3 s", rounds=2, short=1)
+@fault("net: refused 3 s", rounds=2, short=1, setup=_MUCH)
 def refused(scene: Scene) -> None:
     for way in _some(scene):
         way.refuse()
@@ -146,7 +147,7 @@ def refused(scene: Scene) -> None:
     _heal(scene)
 
 
-@fault("net: one machine cut off for 8 s", rounds=1, short=0, long=20)
+@fault("net: one machine cut off for 8 s", rounds=1, short=0, long=20, setup=_MUCH)
 def cut_off(scene: Scene) -> None:
     way = scene.random.choice(_both(scene))
     scene.random.choice([Way.refuse, Way.freeze, Way.half_open])(way)
