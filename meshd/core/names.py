@@ -110,6 +110,10 @@ class Keys:
     def dedupe(self, message_id: str) -> str:
         return f"{self.prefix}:id:{message_id}"
 
+    def remembered(self, incarnation: str) -> str:
+        """The ids by which this sender's repetitions are recognised, oldest first."""
+        return f"{self.prefix}:ids:{incarnation}"
+
     def count(self, incarnation: str, sender: str, target: str) -> str:
         return f"{self.prefix}:count:{incarnation}:{sender}->{target}"
 

@@ -39,6 +39,11 @@ class Place:
         """Whether nobody waits in the lane: the send may go out at once, behind those that did."""
         return not self._lane.waiting
 
+    @property
+    def before(self) -> int:
+        """How many sends are under way before it, for the one that came last."""
+        return len(self._lane.places) - 1
+
     @contextlib.asynccontextmanager
     async def turn(self, patience: float = 0.0) -> AsyncIterator[None]:
         """Wait until everything before has ended; until this block ends, everything behind waits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -85,7 +86,8 @@ class Outbox:
         wait_room: float,
         given_up: Callable[[], Awaitable[None]] | None,
     ) -> sending.SendResult:
-        invocation = sending.send(
+        prepared = functools.partial(
+            sending.send,
             self._keys,
             out,
             sid=self._sent.incarnation,
@@ -99,9 +101,10 @@ class Outbox:
         # One that may wait for room takes its turn at once: what goes out behind it must not find room before it.
         if first is None and not wait_room and place.is_open and commands.up.is_set():
             try:  # the usual case, without the price of a timer: the connection has its own
-                return await commands.script(invocation)
+                return await commands.script(prepared(ahead=place.before))
             except (OutcomeUnknown, StoreDown, StoreBusy) as error:
                 trouble = error
+        invocation = prepared()
         try:
             async with place.turn(wait_room):
                 if first is not None:

@@ -6,6 +6,26 @@
 --
 -- Lua does not roll back, so the order is what makes it safe: nothing is written before the dedupe key was
 -- asked; the dedupe key is set only behind the entry; what may fail without harm comes last, by pcall.
+
+-- Of one sender's daemon so many ids are remembered, however fast it sends.
+local function forget_oldest()
+  local many = redis.pcall('XLEN', KEY.remembered)
+  if type(many) ~= 'number' or many < CONST.DEDUPE_MOST + CONST.DEDUPE_PAGE then
+    return
+  end
+  local found = redis.pcall('XRANGE', KEY.remembered, '-', '+', 'COUNT', CONST.DEDUPE_PAGE)
+  if found.err then
+    return
+  end
+  -- What stands there may be a stranger's: it is part of a key's name, and never a key.
+  local prefix, keys = string.sub(KEY.dedupe, 1, -#ARG.id - 1), {}
+  for k, entry in ipairs(found) do
+    keys[k] = prefix .. entry[2][2]
+  end
+  redis.pcall('XTRIM', KEY.remembered, 'MAXLEN', '=', many - CONST.DEDUPE_PAGE)
+  redis.pcall('DEL', unpack(keys))
+end
+
 local held = redis.call('EXISTS', KEY.registry, KEY.lease) > 0 and 1 or 0
 local before = redis.call('GET', KEY.dedupe)
 if before then
@@ -49,11 +69,11 @@ end
 local entry, n = '', 0
 if verdict ~= 'deny' then
   -- The count continues from the sender's floor after the store was rolled back: that is how a receiver
-  -- sees what a failover took.
+  -- sees what a failover took. What was on its way before this one is counted, too: it was there, and is gone.
   n = redis.call('INCR', KEY.counter)
   local floor = tonumber(ARG.floor)
   if n <= floor then
-    n = floor + 1
+    n = floor + tonumber(ARG.ahead) + 1
     redis.call('SET', KEY.counter, n)
   end
   redis.call('EXPIRE', KEY.counter, CONST.COUNT_TTL)
@@ -72,6 +92,10 @@ if verdict ~= 'deny' then
     return entry
   end
   redis.call('SET', KEY.dedupe, entry .. ' ' .. ARG.digest .. ' ' .. n, 'EX', CONST.DEDUPE_TTL)
+  if type(redis.pcall('XADD', KEY.remembered, '*', 'id', ARG.id)) == 'string' then
+    redis.pcall('EXPIRE', KEY.remembered, CONST.DEDUPE_TTL)
+    forget_oldest()
+  end
   if direct then
     redis.pcall('EXPIRE', KEY.stream, CONST.STREAM_TTL)
   end

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from meshd.core import wire
 from meshd.core.message import PREVIEW, entry_time
 from meshd.core.names import EVERYONE, Keys
-from meshd.core.wire import COUNT_TTL, DEDUPE_TTL, GATE_WINDOW, MAXLEN, READ_RECORD, STREAM_TTL, Outgoing
+from meshd.core.wire import Outgoing
 from meshd.store import replies
 from meshd.store.scripts.script import Invocation, Script
+
+CONSTANTS = {
+    "GATE_WINDOW": wire.GATE_WINDOW,
+    "MAXLEN": wire.MAXLEN,
+    "RECORD": wire.READ_RECORD,
+    "DEDUPE_TTL": wire.DEDUPE_TTL,
+    "DEDUPE_MOST": wire.DEDUPE_MOST,
+    "DEDUPE_PAGE": wire.DEDUPE_PAGE,
+    "COUNT_TTL": wire.COUNT_TTL,
+    "STREAM_TTL": wire.STREAM_TTL,
+}
 
 
 class Waiting(NamedTuple):
@@ -47,6 +59,7 @@ class _Keys(NamedTuple):
     stream: str  # where the message goes: private, or the group for a broadcast
     copies: str  # the group, for a message that is not private; of a broadcast, the stream of broadcasts alone
     dedupe: str
+    remembered: str
     rate: str
     audit: str
     counter: str
@@ -61,6 +74,7 @@ class _Args(NamedTuple):
     limit: int
     enforce: int
     floor: int  # what the sender knows to be counted
+    ahead: int  # sends of the pair that the store has been given before, and that the sender has heard nothing of
     copy: int
     sender: str
     target: str
@@ -88,24 +102,27 @@ SEND = Script(
     _Args,
     _read,
     wrote=lambda sent: sent.verdict == "sent",
-    constants={
-        "GATE_WINDOW": GATE_WINDOW,
-        "MAXLEN": MAXLEN,
-        "RECORD": READ_RECORD,
-        "DEDUPE_TTL": DEDUPE_TTL,
-        "COUNT_TTL": COUNT_TTL,
-        "STREAM_TTL": STREAM_TTL,
-    },
+    constants=CONSTANTS,
     parts=("stream", "room"),
 )
 
 
 def send(
-    keys: Keys, out: Outgoing, *, sid: str, floor: int, gate: Gate, digest: str, ts: float, again: bool = False
+    keys: Keys,
+    out: Outgoing,
+    *,
+    sid: str,
+    floor: int,
+    gate: Gate,
+    digest: str,
+    ts: float,
+    again: bool = False,
+    ahead: int = 0,
 ) -> Invocation[SendResult]:
     """A send by the daemon's incarnation `sid`, whose last count for this pair was `floor`, at `ts` (wall seconds).
 
-    `digest` tells whether a repetition says the same. `again`: the store had it, and has lost it.
+    `ahead`: so many of the pair are on their way before it, on the same connection. `digest` tells whether a
+    repetition says the same. `again`: the store had it, and has lost it.
     """
     broadcast = out.target == EVERYONE
     return SEND(
@@ -113,6 +130,7 @@ def send(
             stream=keys.group if broadcast else keys.inbox(out.target),
             copies=keys.broadcasts if broadcast else keys.group,
             dedupe=keys.dedupe(out.id),
+            remembered=keys.remembered(sid),
             rate=keys.rate(out.sender, out.target),
             audit=keys.audit,
             counter=keys.count(sid, out.sender, out.target),
@@ -126,6 +144,7 @@ def send(
             limit=gate.limit if out.gated else 0,
             enforce=int(gate.enforce),
             floor=floor,
+            ahead=ahead,
             copy=0 if out.private and not broadcast else 1,
             sender=out.sender,
             target=out.target,
