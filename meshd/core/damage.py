@@ -6,11 +6,13 @@ has comes again; what was read of them the records of reading tell; the rest is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from meshd.core.losses import Losses
 from meshd.core.message import entry_before, entry_key
 from meshd.core.records import UNKNOWN, Batch, Hole, Position
+
+Known = Callable[[str, str], int]
 
 
 class _Found:
@@ -20,17 +22,25 @@ class _Found:
         self.position, self.group = position, group
         self.hole = Hole()
         self._index: int | None = None  # of the private stream, as long as no mail was seen behind the damage
+        self._place = position.at
+        self._gaps: list[tuple[str, str]] = []  # between which entries it was
 
     def more(self, position: Position) -> None:
         self._index = position.index if position.index != UNKNOWN else None
+        self._place = position.at
 
     def sees(self, batch: Batch) -> None:
         """The next batch that is whole."""
         first = next((message for message in batch.messages if message.index), None)
         if self._index is not None and batch.position is not None and first is not None:
             self.hole.missing += max(0, first.index - 1 - self._index)
+            self._gaps.append((self._place, first.at))
             self.hole.to = entry_before(first.at)
             self._index = None
+
+    def still_missing(self, known: Known) -> int:
+        """What was read again after an earlier damage is told behind the gap."""
+        return self.hole.missing - sum(known(*gap) for gap in self._gaps)
 
 
 class Damage:
@@ -60,13 +70,15 @@ class Damage:
             found.hole.missing -= is_one
         return is_one
 
-    def mend(self, now: float, group_now: str | None) -> Batch:
-        """From there it is read again. `group_now`: where the inbox stands in the group."""
+    def mend(self, now: float, group_now: str | None, known: Known) -> Batch:
+        """From there it is read again. `group_now`: where the inbox stands in the group; `known(after, before)`: how
+        many private messages between these entries the journal has told of.
+        """
         all_found = list(self._found.values())
         first = min(all_found, key=lambda found: entry_key(found.position.at))
-        holes = [self.hole, *(found.hole for found in all_found)]
-        missing = sum(max(0, hole.missing) for hole in holes) or sum(hole.missing for hole in holes)
-        hole = Hole(to=max((hole.to for hole in holes), key=entry_key), missing=missing)
+        each = [self.hole.missing, *(found.still_missing(known) for found in all_found)]
+        missing = sum(max(0, number) for number in each) or sum(each)
+        hole = Hole(to=max([self.hole.to, *(found.hole.to for found in all_found)], key=entry_key), missing=missing)
         groups = [found.group for found in all_found]
         # Where it stood may not be known.
         group = min((group or "0-0" for group in groups), key=entry_key) if any(groups) or group_now else None
@@ -91,8 +103,11 @@ class Damage:
         batch.hole = Hole() if over else Hole(to=hole.to, missing=max(0, left))
 
     def apply(self, batch: Batch, losses: Losses) -> None:
+        # What was counted when an earlier damage was read again is not counted another time.
+        counted = min(batch.lost, max(0, self.hole.missing)) if batch.hole is not None else 0
         for found in self._found.values():
             found.sees(batch)
+            found.hole.missing -= counted
         if batch.hole is not None:
             if batch.hole.missing > 0:
                 losses.counted_to = batch.hole.to  # what is missing up to there is counted here

@@ -23,9 +23,8 @@ from meshd.core.records import (
     Spilled,
     Unread,
 )
+from meshd.core.seen import Seen
 from meshd.core.unread import UnreadMail
-
-SEEN_WINDOW = 4096  # more than a stream's bound, so that reading a stream again from its start finds them all
 
 
 class StreamInfo(NamedTuple):
@@ -43,7 +42,7 @@ class Inbox:
         self.position = Position()
         self.group: str | None = None
         self.unread = UnreadMail(bounds)
-        self.seen: dict[str, str] = {}
+        self.seen = Seen()
         # Read out of order: (entry id, message id) above the oldest unread one; private mail, and broadcasts.
         self.read_above: list[tuple[str, str]] = []
         self.group_above: list[tuple[str, str]] = []
@@ -77,6 +76,10 @@ class Inbox:
     def has_all(self, info: StreamInfo) -> bool:
         """Whether these counts are those of a stream that was read to its end, and brought nothing since."""
         return (info.last, info.added) == (self.position.at, self.position.index)
+
+    def between(self, after: str, before: str) -> int:
+        """How many private messages between these entries are known, unread or read out of order."""
+        return self.unread.private.between(after, before, self.read_above)
 
     def is_behind(self, position: Position) -> bool:
         return (entry_key(self.position.at), self.position.index) < (entry_key(position.at), position.index)
@@ -175,7 +178,7 @@ class Inbox:
         for message in batch.messages:
             self.unread.add(message)
         for message_id in batch.seen:
-            self._remember(message_id, batch.origins.get(message_id, ""))
+            self.seen.add(message_id, batch.origins.get(message_id, ""), broadcast=batch.group is not None)
         self.losses.apply_batch(batch)
         self.damage.apply(batch, self.losses)
         if self.damage.was_mended and batch.messages:
@@ -185,11 +188,11 @@ class Inbox:
         for message_id in read.ids:
             message = self.unread.drop(message_id)
             if message is not None:
-                self._remember(message_id, origin_of(message))
+                self._remember(message)
                 above = self.group_above if message.kind == "broadcast" else self.read_above
                 above.append((message.at, message_id))
             elif self.damage.was_read(message_id, self.seen):
-                self._remember(message_id, "")
+                self.seen.add(message_id, "", broadcast=False)
         self._handed.difference_update(read.ids)
         self.losses.told(read.lost)
         self._settle()
@@ -203,7 +206,7 @@ class Inbox:
 
     def apply_moved(self, moved: Moved) -> None:
         group_to = moved.broadcasts_to or "0-0"
-        if not all(map(is_entry_id, (moved.position.at, moved.read_to, moved.group or "0-0", group_to))):
+        if not all(map(is_entry_id, (moved.position.at, moved.read_to, moved.group or "0-0", group_to, moved.gone_to))):
             return  # a stranger's, written down when such were believed: the store would refuse to read from there
         self.losses.apply_moved(moved)
         # Where the name goes on elsewhere than it stopped here, a gap in the counts is what was read there.
@@ -214,27 +217,29 @@ class Inbox:
             if entry_key(moved.group) > entry_key(self.group or "0-0"):
                 self.losses.forget_counts(broadcasts=True)
             self.group = moved.group
-        read_to, broadcasts_to = entry_key(moved.read_to), entry_key(group_to)
+        read_to, broadcasts_to, gone_to = map(entry_key, (moved.read_to, group_to, moved.gone_to))
         read_ids = set(moved.read_ids)
         for segment in self.unread.reached(read_to, broadcasts_to).whole:
-            for message_id, origin in segment.ids.items():
-                self._remember(message_id, origin)
+            if segment.broadcasts or entry_key(segment.low) >= gone_to:
+                for message_id, origin in segment.ids.items():
+                    self.seen.add(message_id, origin, broadcast=segment.broadcasts)
             self.unread.forget(segment)
         for message in list(self.unread.in_memory()):
-            to = broadcasts_to if message.kind == "broadcast" else read_to
-            if entry_key(message.at) <= to or message.id in read_ids:
+            at, is_private = entry_key(message.at), message.kind != "broadcast"
+            if message.id in read_ids or at <= (read_to if is_private else broadcasts_to):
                 self.unread.drop(message.id)
-                self._remember(message.id, origin_of(message))
+                if message.id in read_ids or not is_private or at >= gone_to:
+                    self._remember(message)
         for message_id in moved.read_ids:
             if message_id not in self.seen:
-                self._remember(message_id, "")
+                self.seen.add(message_id, "", broadcast=False)
         self.read_elsewhere = moved.read_ids[-READ_ABOVE:]
 
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         # From an earlier place that cannot be one (see `apply_moved`) all that the store has is read again.
         self.position = snapshot.position if is_entry_id(snapshot.position.at) else Position("0-0", UNKNOWN)
         self.group = snapshot.group if snapshot.group is None or is_entry_id(snapshot.group) else "0-0"
-        self.seen = dict(snapshot.seen)
+        self.seen = Seen(snapshot.seen, snapshot.seen_broadcasts)
         self.read_above = list(snapshot.read_above)
         self.group_above = list(snapshot.group_above)
         self.read_elsewhere = list(snapshot.read_elsewhere)
@@ -258,11 +263,8 @@ class Inbox:
                 self.losses.untold += record.lost
                 self._settle()
 
-    def _remember(self, message_id: str, sender: str) -> None:
-        self.seen.pop(message_id, None)
-        self.seen[message_id] = sender
-        while len(self.seen) > SEEN_WINDOW:
-            del self.seen[next(iter(self.seen))]
+    def _remember(self, message: Message) -> None:
+        self.seen.add(message.id, origin_of(message), broadcast=message.kind == "broadcast")
 
     # --- telling ---
 

@@ -113,6 +113,14 @@ class Queue:
             if isinstance(part, Chunk):
                 yield from part.messages.values()
 
+    def between(self, after: str, before: str, read: Iterable[tuple[str, str]]) -> int:
+        """How many stand between these entries; `read` are others, by their entry ids, that do so no more."""
+        low, high = entry_key(after), entry_key(before)
+        segments = (part for part in self.parts if isinstance(part, Segment))
+        places = [*(message.at for message in self.in_memory()), *(at for at, _ in read)]
+        cold = sum(part.count for part in segments if low < entry_key(part.low) and entry_key(part.high) < high)
+        return cold + sum(low < entry_key(at) < high for at in places)
+
     def replace(self, part: Part, *others: Part) -> None:
         k = self._where(part)
         self.parts[k : k + 1] = others

@@ -127,6 +127,9 @@ class Moved(_Record, tag="moved"):
     broadcasts_to: str | None = None  # broadcasts were read up to there; without it those of `read_ids` alone
     lost: int = 0  # so many losses were counted there, and nobody was told of them
     counted_to: str = "0-0"  # up to that entry of the private stream
+    # Private mail before that entry may never have come to those who had the name since: whether it was read, only the
+    # disks know that have it.
+    gone_to: str = "0-0"
     entries: list[Entry] = []  # pending ones that agent-mesh 0.1 left: in one record with the place where it stopped
 
 
@@ -161,7 +164,8 @@ class Snapshot(_Record, tag="snapshot"):
 
     position: Position
     group: str | None = None
-    seen: dict[str, str] = {}
+    seen: dict[str, str] = {}  # of private mail; of an older version, of all
+    seen_broadcasts: dict[str, str] = {}
     read_above: list[tuple[str, str]] = []
     group_above: list[tuple[str, str]] = []
     read_elsewhere: list[str] = []

@@ -24,7 +24,8 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
     yield Snapshot(
         position=inbox.position,
         group=inbox.group,
-        seen=inbox.seen,
+        seen=inbox.seen.private,
+        seen_broadcasts=inbox.seen.broadcasts,
         read_above=inbox.read_above,
         group_above=inbox.group_above,
         read_elsewhere=inbox.read_elsewhere,

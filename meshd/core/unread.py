@@ -16,7 +16,7 @@ from meshd.core.records import Segment
 
 T = TypeVar("T")
 
-# Ids of messages on the disk that are known: of the newest, and more than a stream's bound, as `SEEN_WINDOW`.
+# Ids of messages on the disk that are known: of the newest of either kind, as many as `SEEN_WINDOW`.
 RECENT = 4096
 _ENVELOPE = 150  # bytes that a message takes in the journal, beside its text
 _TOLD = 300  # bytes that what is told of a segment takes there
@@ -204,7 +204,7 @@ class UnreadMail(Mapping[str, Message]):
         if segment.ids:
             self._telling[segment.number] = segment
             self._recent.update(dict.fromkeys(segment.ids, segment))
-            self._forget_old()
+            self._forget_old(broadcasts=segment.broadcasts)
 
     def stay(self) -> None:
         """No chunk is leaving for the disk."""
@@ -270,11 +270,14 @@ class UnreadMail(Mapping[str, Message]):
         chunk.size += size
         queue.size += size
 
-    def _forget_old(self) -> None:
+    def _forget_old(self, *, broadcasts: bool) -> None:
         """Of the oldest segments no ids are kept: by their places, so that a compacted journal gives the same."""
-        while True:
-            oldest = min(self._telling.values(), key=lambda segment: (entry_key(segment.high), segment.number))
-            if len(self._recent) - len(oldest.ids) < RECENT:
+        telling = [segment for segment in self._telling.values() if segment.broadcasts == broadcasts]
+        telling.sort(key=lambda segment: (entry_key(segment.high), segment.number))
+        known = sum(len(segment.ids) for segment in telling)
+        for oldest in telling:
+            known -= len(oldest.ids)
+            if known < RECENT:
                 return
             self._forget_ids(oldest)
 

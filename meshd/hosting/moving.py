@@ -118,6 +118,7 @@ class Moving:
         if said is not None:
             came.pop(said.by, None)
             came[said.by] = granted.first or _GREATEST
+            said.moved.gone_to = _gone_to(came, self._instance)
         came.pop(self._instance, None)
         self._came[agent.name] = dict(list(came.items())[-_CAME:])
         if core.inbox.group is None:
@@ -233,6 +234,14 @@ def _is_older(core: AgentCore, said: LastWord, granted: scripts.Granted) -> bool
     """Whether the journal was put back, to before our own last word: what was read since is in the store no more."""
     position, known = said.moved.position, core.inbox.position.index != UNKNOWN
     return known and core.inbox.is_behind(position) and 0 <= position.index <= granted.added
+
+
+def _gone_to(came: dict[str, str], instance: str) -> str:
+    """Before this entry the stream had nothing when the name was taken, from one of those that had it after us."""
+    later = list(came)
+    if instance in came:
+        del later[: later.index(instance) + 1]
+    return max((came[by] for by in later), key=entry_key, default="0-0")
 
 
 async def _pages(messages: AsyncGenerator[Message], most: int) -> AsyncIterator[list[Message]]:

@@ -14,12 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from meshd.core import records
 from meshd.core.agent import AgentCore
 from meshd.core.clock import Stored, Wall
-from meshd.core.effects import CheckLease, Pong, Wake
-from meshd.core.inbox import SEEN_WINDOW, StreamInfo
+from meshd.core.effects import CheckLease, Effect, Pong, Wake
+from meshd.core.inbox import StreamInfo
 from meshd.core.ledger import MAX_ENTRIES, derived_id
 from meshd.core.message import Malformed, Message, Ping, decode, entry_key
 from meshd.core.queue import Bounds
 from meshd.core.records import Moved, Position
+from meshd.core.seen import SEEN_WINDOW
 from meshd.errors import Full
 from tests.core.model import KEYS, LIMIT, MAXLEN, NOW, Fields, Machine, Stream, fields, fold, state
 
@@ -416,10 +417,14 @@ def receive(core: AgentCore, *entries: Fields, info: StreamInfo | None = None) -
     start = entry_key(core.inbox.position.at)[0]
     decoded = [decode(f"{start + k}-0".encode(), flat, KEYS, LIMIT) for k, flat in enumerate(entries, 1)]
     effects = core.receive(decoded, f"{start + len(entries)}-0", NOW, info)
+    commit(core, effects)
+    return [type(effect).__name__ for effect in effects]
+
+
+def commit(core: AgentCore, effects: list[Effect]) -> None:
     for effect in effects:
         for record in getattr(effect, "records", ()):
             core.apply(record)
-    return [type(effect).__name__ for effect in effects]
 
 
 def text(message_id: str, **more: str) -> Fields:
@@ -659,9 +664,7 @@ def test_a_loss_on_the_private_stream_does_not_hide_one_of_broadcasts() -> None:
     receive(core, text("z"), info=StreamInfo(1, 6, "1-0"))
     assert core.inbox.losses.total == 5
     for at, n in ((1, 1), (2, 5)):
-        for effect in core.receive_group([group_entry(at, f"m{n}", sid="5e", n=str(n))], f"{at}-0", NOW):
-            for record in getattr(effect, "records", ()):
-                core.apply(record)
+        commit(core, core.receive_group([group_entry(at, f"m{n}", sid="5e", n=str(n))], f"{at}-0", NOW))
     assert core.inbox.losses.total == 5 + 3
 
 
@@ -670,10 +673,30 @@ def test_more_ids_are_remembered_than_a_stream_holds() -> None:
     core = AgentCore("bob", KEYS)
     for k in range(SEEN_WINDOW + 10):
         receive(core, text(f"m{k}"))
-        for effect in core.mark_read([f"m{k}"]):
-            for record in getattr(effect, "records", ()):
-                core.apply(record)
+        commit(core, core.mark_read([f"m{k}"]))
     assert list(core.inbox.seen) == [f"m{k}" for k in range(10, SEEN_WINDOW + 10)]
+
+
+def test_broadcasts_are_remembered_however_much_private_mail_was_read_since() -> None:
+    """And the other way round: whichever stream goes back, its mail does not come again."""
+    core = AgentCore("bob", KEYS)
+    broadcasts = [group_entry(k, f"b{k}") for k in range(1, 11)]
+    commit(core, core.receive_group(broadcasts, "10-0", NOW))
+    commit(core, core.mark_read([f"b{k}" for k in range(1, 11)]))
+    for k in range(SEEN_WINDOW + 10):
+        receive(core, text(f"m{k}"))
+        commit(core, core.mark_read([f"m{k}"]))
+    commit(core, core.forget_group(NOW))
+    commit(core, core.receive_group(broadcasts, "10-0", NOW))
+    assert len(core.inbox.unread) == 0
+    again = AgentCore("bob", KEYS)
+    for record in core.snapshot():
+        again.apply(record)
+    assert list(again.inbox.seen) == list(core.inbox.seen)
+    for k in range(11, SEEN_WINDOW + 21):
+        commit(core, core.receive_group([group_entry(k, f"b{k}")], f"{k}-0", NOW))
+        commit(core, core.mark_read([f"b{k}"]))
+    assert f"m{SEEN_WINDOW}" in core.inbox.seen
 
 
 def test_take_gives_each_message_to_one_reader_until_it_is_released() -> None:

@@ -68,6 +68,34 @@ def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
         assert again.inbox.losses.total == len(missing)
 
 
+def folded(records: list[Record]) -> tuple[AgentCore, list[Record]]:
+    """A journal of these, read and mended, and what it has then."""
+    core = AgentCore("bob", KEYS)
+    for record in records:
+        core.apply(record)
+    mended = core.mend(NOW)
+    for record in mended:
+        core.apply(record)
+    return core, [*records, *mended]
+
+
+def test_what_came_again_or_was_counted_is_not_counted_when_there_is_damage_before_it_another_time() -> None:
+    """The marker of the first damage is damaged as well: the same mail is missing there once more."""
+    for kept, lost in (([message(1)], 0), ([], 1)):
+        core, records = AgentCore("bob", KEYS), list[Record]()
+        for k in (1, 2):
+            records += committed(core, core.receive([message(k)], f"{k}-0", NOW))
+        for _ in range(2):
+            older = [Damaged() if isinstance(record, Damaged) else record for record in records]
+            core, records = folded([Damaged(new=True), *older[1:]])
+            for part in (kept, []):
+                info = StreamInfo(length=len(kept), added=2, last="2-0")
+                cursor = part[-1].at if part else "2-0"
+                records += committed(core, core.receive(part, cursor, NOW, info))
+            assert core.inbox.losses.total == lost
+            assert set(core.inbox.unread) == {"m2", *(m.id for m in kept)}
+
+
 def test_what_was_read_is_not_missing_though_no_record_tells_where_it_stood() -> None:
     """All records of mail are damaged, and the store has removed what was read."""
     again = AgentCore("bob", KEYS)

@@ -22,7 +22,7 @@ from meshd.core.effects import Commit, Effect
 from meshd.core.inbox import StreamInfo
 from meshd.core.message import decode, entry_key
 from meshd.core.names import Keys
-from meshd.core.wire import COUNT_TTL, DEDUPE_TTL, GATE_WINDOW, READ_RECORD, STREAM_TTL, Outgoing
+from meshd.core.wire import Outgoing
 from meshd.hosting import moving
 from meshd.hosting.moving import Moving
 from meshd.receiving.agent import Agent
@@ -42,14 +42,7 @@ SEND: Script[sending.SendResult] = Script(
     sending._Keys,
     sending._Args,
     sending._read,
-    constants={
-        "GATE_WINDOW": GATE_WINDOW,
-        "MAXLEN": BOUND,
-        "RECORD": READ_RECORD,
-        "DEDUPE_TTL": DEDUPE_TTL,
-        "COUNT_TTL": COUNT_TTL,
-        "STREAM_TTL": STREAM_TTL,
-    },
+    constants={**sending.CONSTANTS, "MAXLEN": BOUND},
     parts=("stream", "room"),
 )
 
@@ -359,8 +352,24 @@ TWO_TAKEOVERS: list[tuple[Any, ...]] = [
 ]
 
 
+# What was pushed out was on the disk of one that sleeps; another one had it as well, and comes back before.
+ON_A_SLEEPER_S_DISK: list[tuple[Any, ...]] = [
+    *[("send", "alice")] * 4,
+    ("host", 0),
+    ("receive", 1),
+    ("host", 1),
+    ("receive", 1),
+    ("host", 0),
+    ("send", "alice"),
+    ("overtake", 2),
+    ("receive", 1),
+    ("host", 1),
+]
+
+
 @settings(max_examples=150)
 @example(TWO_TAKEOVERS)
+@example(ON_A_SLEEPER_S_DISK)
 @given(st.lists(ours, min_size=10, max_size=60))
 def test_what_was_sent_is_never_pushed_out_before_its_agent_has_it(
     server: Store, history: list[tuple[Any, ...]]
