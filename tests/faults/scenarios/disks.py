@@ -120,7 +120,7 @@ def _fill_for_a_while(scene: Scene) -> None:
     os.unlink(filler)
 
 
-@whole("state folder removed under load, then kill -9", rounds=2, short=1)
+@whole("state folder removed under load, then kill -9", rounds=2, short=1, kept=False)
 def state_removed(stage: Stage) -> None:
     with a_scene(stage.folder, stage.kind, stage.seed, Setup()) as scene:
         under_load(stage, scene, _remove_state)
