@@ -268,12 +268,13 @@ class AgentCore:
             case Closed():
                 ledger.apply_closed(record)
             case Snapshot():
+                inbox.damage.awaits_snapshot = False
                 inbox.apply_snapshot(record)
                 ledger.entries = {entry.id: entry for entry in record.entries}
             case Unread() | Spilled() | Loaded() | Damaged():
                 inbox.apply_mail(record)
             case Header():
-                pass
+                inbox.damage.awaits_snapshot = record.compacted
 
     # --- telling ---
 

@@ -48,6 +48,7 @@ class Damage:
 
     def __init__(self) -> None:
         self.hole = Hole()  # of what is being read again
+        self.awaits_snapshot = False  # what the journal begins with has not come: if it is damaged, no place is known
         self.was_mended = False
         # By whether it was found just now: what was found before is mended by a record that follows it, if any does.
         self._found: dict[bool, _Found] = {}
@@ -61,6 +62,8 @@ class Damage:
         """Records behind this place are damaged. What they told of senders' counts is not known: none goes on."""
         for broadcasts in (False, True):
             losses.forget_counts(broadcasts=broadcasts)
+        if self.awaits_snapshot:
+            position = Position(position.at, UNKNOWN)
         self._found.setdefault(new, _Found(position, group)).more(position)
 
     def was_read(self, message_id: str, seen: Mapping[str, str]) -> bool:

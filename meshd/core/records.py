@@ -69,10 +69,14 @@ class _Record(msgspec.Struct, omit_defaults=True, kw_only=True, tag_field="t"):
 
 
 class Header(_Record, tag="journal", omit_defaults=False):
-    """First line of every journal. A newer format is refused, the file untouched. 0.2 wrote no number: it is 1."""
+    """First line of every journal. A newer format is refused, the file untouched. 0.2 wrote no number: it is 1.
+
+    `compacted`: a snapshot follows.
+    """
 
     name: str
     format: int = 1
+    compacted: bool = False
 
 
 class Hole(msgspec.Struct, omit_defaults=True):

@@ -20,7 +20,7 @@ def snapshot_of(name: str, inbox: Inbox, ledger: Ledger) -> Iterator[Record]:
 
     They are made as they are asked for, and nothing may be applied until the last one was.
     """
-    yield Header(name=name, format=FORMAT if inbox.unread.segments else PLAIN)
+    yield Header(name=name, format=FORMAT if inbox.unread.segments else PLAIN, compacted=True)
     yield Snapshot(
         position=inbox.position,
         group=inbox.group,

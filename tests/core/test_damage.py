@@ -96,6 +96,21 @@ def test_what_came_again_or_was_counted_is_not_counted_when_there_is_damage_befo
             assert set(core.inbox.unread) == {"m2", *(m.id for m in kept)}
 
 
+def test_what_was_read_before_a_snapshot_that_is_damaged_is_not_missing() -> None:
+    """Nothing tells any more up to where it had been read."""
+    core = AgentCore("bob", KEYS)
+    for k in range(1, 6):
+        committed(core, core.receive([message(k)], f"{k}-0", NOW))
+    committed(core, core.mark_read([f"m{k}" for k in range(1, 5)]))
+    header, _, *unread = core.snapshot()
+    more = committed(core, core.receive([message(6)], "6-0", NOW))
+    again, _ = folded([header, Damaged(new=True), *unread, *more])
+    for part in ([message(5), message(6)], []):
+        committed(again, again.receive(part, "6-0", NOW, StreamInfo(length=2, added=6, last="6-0")))
+    assert set(again.inbox.unread) == {"m5", "m6"}
+    assert again.inbox.losses.total == 0
+
+
 def test_what_was_read_is_not_missing_though_no_record_tells_where_it_stood() -> None:
     """All records of mail are damaged, and the store has removed what was read."""
     again = AgentCore("bob", KEYS)
