@@ -41,10 +41,10 @@ class Box:
                 pipe.xadd(self.stream, {"from": "old", "msg": "x", "ts": "1", "id": f"o{k}"}, id=f"{k}-0")
             pipe.execute()
 
-    def send(self, message_id: str = "", target: str = "bob") -> sending.SendResult:
+    def send(self, message_id: str = "", target: str = "bob", *, again: bool = False) -> sending.SendResult:
         out = Outgoing(message_id or secrets.token_hex(16), "alice", target, "hello", private=True)
         gate = sending.Gate(40, enforce=True)
-        return self.run(sending.send(self.keys, out, sid="5e", floor=0, gate=gate, digest="d", ts=1.0))
+        return self.run(sending.send(self.keys, out, sid="5e", floor=0, gate=gate, digest="d", ts=1.0, again=again))
 
     def run(self, invocation: Invocation[T]) -> T:
         script = invocation.script
@@ -137,6 +137,19 @@ def test_one_goes_out_for_one_that_comes_in_up_to_where_it_was_received(box: Box
     assert box.ids() == [*(f"{k}-0" for k in range(6, MAXLEN + 4)), *sent]
     box.write({"h": "one", "r": "7-0"})
     assert [box.send().verdict for _ in range(3)] == ["sent", "sent", "busy"]
+
+
+def test_what_a_store_has_lost_pushes_out_what_was_received_and_comes_in_all_the_same(box: Box) -> None:
+    """Else a mailbox grows with each failover, and all of it is read again at the next."""
+    box.fill()
+    box.hold()
+    box.write({"h": "one", "r": "5-0"})
+    sent = [box.send(again=True).entry for _ in range(5)]
+    assert box.ids() == [*(f"{k}-0" for k in range(6, MAXLEN + 1)), *sent]
+    more = box.send(again=True)
+    assert more.verdict == "sent"
+    assert box.ids() == [*(f"{k}-0" for k in range(6, MAXLEN + 1)), *sent, more.entry]
+    assert box.send().verdict == "busy"
 
 
 HOSTILE: list[Any] = [

@@ -38,11 +38,11 @@ if before then
 end
 
 local direct, how, most, oldest = ARG.target ~= '*', '~', CONST.MAXLEN
-if direct and ARG.again == '1' then
-  how, most = '=', 2147483647 -- it has had its room already, and pushes nothing out
-elseif direct then
+if direct then
   how, most, oldest = room()
-  if not how then
+  if not how and ARG.again == '1' then
+    how, most = '=', 2147483647 -- it has had its room already
+  elseif not how then
     return {'busy', oldest, most, held, 0, 0}
   end
 end
