@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from typing import Any, TypeVar
@@ -62,7 +63,7 @@ class Supervisor:
         self.keys = Keys(settings.prefix)
         self._disk = DiskWorker()
         self.embedded = None if settings.url else Embedded(paths.store_dir(), paths.store_socket_path(), self._disk)
-        self.endpoint = self.embedded or endpoint.from_url(settings.url or "", settings.prefix)
+        self.endpoint = self.embedded or self._given(settings)
         if self.embedded is not None:
             self.embedded.prepare()
         self.commands = Commands(self.endpoint, self._store_changed, self._refusal_changed, self.embedded)
@@ -160,6 +161,13 @@ class Supervisor:
             except (MeshError, OSError) as error:
                 self.embedded.failed(str(error))
                 await asyncio.sleep(backoff.next())
+
+    def _given(self, settings: Settings) -> endpoint.Endpoint:
+        """The store that the configuration names. Its URL may be in a file, where a new password is written."""
+        given = endpoint.from_url(settings.url or "", settings.prefix)
+        if settings.redis_url_file:
+            given.url_now = functools.partial(self._disk.run, lambda: settings.url)
+        return given
 
     def _store_changed(self, up: bool) -> None:
         self.events.publish("store.up" if up else "store.down")

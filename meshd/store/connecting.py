@@ -10,6 +10,7 @@ from meshd.observing.background import owned
 from meshd.store.endpoint import Endpoint
 from meshd.store.greeting import StoreVersion, greet
 from meshd.store.link import Link
+from meshd.store.refusals import Unauthorized
 
 _BESIDE = 0.5  # seconds until the next attempt
 _LONGEST = 8.0  # seconds of one of them
@@ -48,7 +49,12 @@ async def reach(endpoint: Endpoint, bound: int, timeout: float) -> Reached:
 async def _attempt(endpoint: Endpoint, bound: int, timeout: float) -> Reached:
     try:
         async with asyncio.timeout(_LONGEST):
-            return await _connect(endpoint, bound, timeout)
+            try:
+                return await _connect(endpoint, bound, timeout)
+            except Unauthorized:
+                if not await endpoint.renew():
+                    raise
+                return await _connect(endpoint, bound, timeout)
     except TimeoutError:
         raise StoreDown(f"the store {endpoint.shown} is out of reach: no answer in time", "meshctl doctor") from None
 

@@ -64,6 +64,10 @@ class Embedded:
             raise StoreDown(f"the embedded store does not start: {why}", f"see {self.log_file}")
         return await self._direct.connection(bound)
 
+    async def renew(self) -> bool:
+        """It wants none."""
+        return False
+
     def failed(self, why: str) -> None:
         """Tell whoever waits for the server why there is none; it is tried again."""
         self.trouble = why

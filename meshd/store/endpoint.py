@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -50,6 +50,10 @@ class Endpoint(Protocol):
         """A new connection to the server that takes writes now; `bound`: bytes of a reply. Raises `StoreDown`."""
         ...
 
+    async def renew(self) -> bool:
+        """The store refuses our account: whether there is another one to try."""
+        ...
+
 
 # redis-py would read the metadata of its own package for each connection, which takes longer than connecting.
 _DRIVER = DriverInfo()
@@ -75,30 +79,46 @@ def _make(cls: type[AbstractConnection], options: Options, bound: int = BOUND) -
     )
 
 
-class Direct:
+class _ByUrl:
+    """What endpoints have in common. `url_now`, if set, reads what the URL is by now, as a file may say."""
+
+    def __init__(self, shown: str, options: Options) -> None:
+        self.shown = shown
+        self.slots, self.pulse = Slots(), Pulse()
+        self.url_now: Callable[[], Awaitable[str | None]] | None = None
+        self._options = options
+        self._prefix = ""
+
+    async def renew(self) -> bool:
+        """A password that was changed stands in the URL's file; whatever else is new there waits for a restart."""
+        try:
+            url = await self.url_now() if self.url_now is not None else None
+            fresh = from_url(url, self._prefix) if url else None
+        except (ConfigError, OSError):
+            return False
+        if type(fresh) is not type(self) or fresh.shown != self.shown or fresh._options == self._options:
+            return False
+        self._options = fresh._options
+        return True
+
+
+class Direct(_ByUrl):
     """One server, by TCP, TLS or Unix socket."""
 
     def __init__(self, shown: str, cls: type[AbstractConnection], options: Options) -> None:
-        self.shown = shown
-        self.slots = Slots()
-        self.pulse = Pulse()
+        super().__init__(shown, options)
         self._cls = cls
-        self._options = options
 
     async def connection(self, bound: int = BOUND) -> AbstractConnection:
         return _make(self._cls, self._options, bound)
 
 
-class Sentinel:
+class Sentinel(_ByUrl):
     """The master of a Sentinel group: asks each sentinel in turn."""
 
     def __init__(self, shown: str, hosts: list[tuple[str, int]], service: str, options: Options) -> None:
-        self.shown = shown
-        self.slots = Slots()
-        self.pulse = Pulse()
-        self._hosts = hosts
-        self._service = service
-        self._options = options
+        super().__init__(shown, options)
+        self._hosts, self._service = hosts, service
 
     async def connection(self, bound: int = BOUND) -> AbstractConnection:
         answer = await _ask_any(
@@ -110,19 +130,15 @@ class Sentinel:
         return _make(Connection, {**self._options, "host": host, "port": replies.port(port)}, bound)
 
 
-class Cluster:
+class Cluster(_ByUrl):
     """The Cluster node that holds the prefix's slot: all keys share one hash tag."""
 
     def __init__(
         self, shown: str, hosts: list[tuple[str, int]], prefix: str, cls: type[AbstractConnection], options: Options
     ) -> None:
-        self.shown = shown
-        self.slots = Slots()
-        self.pulse = Pulse()
-        self._hosts = hosts
-        self._prefix = prefix
+        super().__init__(shown, options)
+        self._hosts, self._prefix = hosts, prefix
         self._cls = cls
-        self._options = options
 
     async def connection(self, bound: int = BOUND) -> AbstractConnection:
         from redis.crc import key_slot
@@ -167,7 +183,7 @@ def unix(path: str, shown: str) -> Direct:
     return Direct(shown, UnixDomainSocketConnection, {"path": path})
 
 
-def from_url(url: str, prefix: str) -> Endpoint:
+def from_url(url: str, prefix: str) -> Direct | Sentinel | Cluster:
     """The endpoint that a URL means. Raises `ConfigError`, which never holds the password."""
     shown = redacted(url)
     scheme, _, rest = url.partition("://")
@@ -236,7 +252,7 @@ def _usable(cls: type[AbstractConnection], options: Options) -> bool:
     return True
 
 
-def _sentinel(url: str, shown: str, prefix: str) -> Endpoint:
+def _sentinel(url: str, shown: str, prefix: str) -> Sentinel:
     hosts, options, path = _group(url, 26379)
     service, _, db = path.partition("/")
     if not service:
@@ -246,13 +262,13 @@ def _sentinel(url: str, shown: str, prefix: str) -> Endpoint:
     return Sentinel(shown, hosts, service, _checked(Connection, options))
 
 
-def _cluster(url: str, shown: str, prefix: str) -> Endpoint:
+def _cluster(url: str, shown: str, prefix: str) -> Cluster:
     hosts, options, _ = _group(url, 6379)
     cls = SSLConnection if url.startswith("rediss") else Connection
     return Cluster(shown, hosts, prefix, cls, _checked(cls, options))
 
 
-_GROUPS: dict[str, Callable[[str, str, str], Endpoint]] = {
+_GROUPS: dict[str, Callable[[str, str, str], Sentinel | Cluster]] = {
     "redis+sentinel": _sentinel,
     "redis+cluster": _cluster,
     "rediss+cluster": _cluster,

@@ -59,7 +59,10 @@ def translate(error: BaseException) -> StoreError:
     text = one_line(str(error).strip())[:_LONGEST] or type(error).__name__
     if isinstance(error, rx.BusyLoadingError):
         return StoreBusy("the store is loading its data", "it will answer when it has; nothing is needed")
-    if isinstance(error, rx.AuthenticationError | rx.AuthorizationError) or text.startswith(("NOAUTH", "WRONGPASS")):
+    # While it connects, redis-py wraps what the store says of the account.
+    about_us = rx.AuthenticationError | rx.AuthorizationError
+    told = isinstance(error, about_us) or isinstance(error.__cause__ or error.__context__, about_us)
+    if told or text.startswith(("NOAUTH", "WRONGPASS")):
         return Unauthorized(
             "the store wants a user name and a password, or refuses the ones given",
             "put them into the URL (redis://USER:PASSWORD@HOST), best through AGENT_MESH_REDIS_URL_FILE",
