@@ -188,7 +188,7 @@ class Inbox:
         for message_id in read.ids:
             message = self.unread.drop(message_id)
             if message is not None:
-                self._remember(message)
+                self.seen.had(message)
                 above = self.group_above if message.kind == "broadcast" else self.read_above
                 above.append((message.at, message_id))
             elif self.damage.was_read(message_id, self.seen):
@@ -229,7 +229,7 @@ class Inbox:
             if message.id in read_ids or at <= (read_to if is_private else broadcasts_to):
                 self.unread.drop(message.id)
                 if message.id in read_ids or not is_private or at >= gone_to:
-                    self._remember(message)
+                    self.seen.had(message)
         for message_id in moved.read_ids:
             if message_id not in self.seen:
                 self.seen.add(message_id, "", broadcast=False)
@@ -262,9 +262,6 @@ class Inbox:
                 self.losses.total += record.lost
                 self.losses.untold += record.lost
                 self._settle()
-
-    def _remember(self, message: Message) -> None:
-        self.seen.add(message.id, origin_of(message), broadcast=message.kind == "broadcast")
 
     # --- telling ---
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from meshd.core.message import Message
+from meshd.core.origin import origin_of
+
 # Of either kind: more than a stream's bound, so that reading a stream again from its start finds them all.
 SEEN_WINDOW = 4096
 
@@ -31,6 +34,10 @@ class Seen(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self.private) + len(self.broadcasts)
+
+    def had(self, message: Message) -> None:
+        """It is unread no more."""
+        self.add(message.id, origin_of(message), broadcast=message.kind == "broadcast")
 
     def add(self, message_id: str, origin: str, *, broadcast: bool) -> None:
         """As the newest of its kind."""
