@@ -154,7 +154,6 @@ class Executor:
             except Full as full:
                 if self._ended is not None:
                     raise
-                self._health.turned()  # a full disk is waited for
                 self.held_up = full
                 await self._pause(backoff.next())
             else:
@@ -162,7 +161,8 @@ class Executor:
                 return effects
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until the agent ends."""
+        """Wait so long, or until the agent ends: for a disk, which is no standstill."""
+        self._health.turned()
         self._pausing = self._pausing or asyncio.Event()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
