@@ -226,7 +226,7 @@ class AgentCore:
     def mend(self, now: Wall) -> list[Record]:
         """What a damaged journal may have lost is read again, from where it was whole. Nothing if it is not damaged."""
         inbox = self.inbox
-        return [inbox.damage.mend(now, inbox.group, inbox.between)] if inbox.damage.is_fresh else []
+        return [inbox.damage.mend(now, inbox.group)] if inbox.damage.is_fresh else []
 
     def give_losses(self) -> list[Effect]:
         """The next holder tells of the losses that nobody here was told of."""

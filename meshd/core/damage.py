@@ -23,24 +23,22 @@ class _Found:
         self.hole = Hole()
         self._index: int | None = None  # of the private stream, as long as no mail was seen behind the damage
         self._place = position.at
-        self._gaps: list[tuple[str, str]] = []  # between which entries it was
+        self._gaps: list[tuple[tuple[int, int], tuple[int, int]]] = []  # between which entries it was
 
     def more(self, position: Position) -> None:
         self._index = position.index if position.index != UNKNOWN else None
         self._place = position.at
 
-    def sees(self, batch: Batch) -> None:
-        """The next batch that is whole."""
+    def sees(self, batch: Batch, known: Known) -> None:
+        """The next batch that is whole. What was read again after an earlier damage is told before it, or behind it."""
+        for low, high in self._gaps:
+            self.hole.missing -= sum(low < entry_key(m.at) < high for m in batch.messages if m.kind != "broadcast")
         first = next((message for message in batch.messages if message.index), None)
         if self._index is not None and batch.position is not None and first is not None:
-            self.hole.missing += max(0, first.index - 1 - self._index)
-            self._gaps.append((self._place, first.at))
+            self.hole.missing += max(0, first.index - 1 - self._index - known(self._place, first.at))
+            self._gaps.append((entry_key(self._place), entry_key(first.at)))
             self.hole.to = entry_before(first.at)
             self._index = None
-
-    def still_missing(self, known: Known) -> int:
-        """What was read again after an earlier damage is told behind the gap."""
-        return self.hole.missing - sum(known(*gap) for gap in self._gaps)
 
 
 class Damage:
@@ -73,13 +71,11 @@ class Damage:
             found.hole.missing -= is_one
         return is_one
 
-    def mend(self, now: float, group_now: str | None, known: Known) -> Batch:
-        """From there it is read again. `group_now`: where the inbox stands in the group; `known(after, before)`: how
-        many private messages between these entries the journal has told of.
-        """
+    def mend(self, now: float, group_now: str | None) -> Batch:
+        """From there it is read again. `group_now`: where the inbox stands in the group."""
         all_found = list(self._found.values())
         first = min(all_found, key=lambda found: entry_key(found.position.at))
-        each = [self.hole.missing, *(found.still_missing(known) for found in all_found)]
+        each = [self.hole.missing, *(found.hole.missing for found in all_found)]
         missing = sum(max(0, number) for number in each) or sum(each)
         hole = Hole(to=max([self.hole.to, *(found.hole.to for found in all_found)], key=entry_key), missing=missing)
         groups = [found.group for found in all_found]
@@ -105,11 +101,12 @@ class Damage:
         batch.lost += max(0, left) if over else 0
         batch.hole = Hole() if over else Hole(to=hole.to, missing=max(0, left))
 
-    def apply(self, batch: Batch, losses: Losses) -> None:
+    def apply(self, batch: Batch, losses: Losses, known: Known) -> None:
+        """`known(after, before)`: of how many private messages between these entries the journal has told."""
         # What was counted when an earlier damage was read again is not counted another time.
         counted = min(batch.lost, max(0, self.hole.missing)) if batch.hole is not None else 0
         for found in self._found.values():
-            found.sees(batch)
+            found.sees(batch, known)
             found.hole.missing -= counted
         if batch.hole is not None:
             if batch.hole.missing > 0:

@@ -175,12 +175,12 @@ class Inbox:
             self.position = batch.position
         if batch.group is not None:
             self.group = batch.group
+        self.losses.apply_batch(batch)
+        self.damage.apply(batch, self.losses, self.between)
         for message in batch.messages:
             self.unread.add(message)
         for message_id in batch.seen:
             self.seen.add(message_id, batch.origins.get(message_id, ""), broadcast=batch.group is not None)
-        self.losses.apply_batch(batch)
-        self.damage.apply(batch, self.losses)
         if self.damage.was_mended and batch.messages:
             self.unread.sort()
 

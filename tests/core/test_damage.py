@@ -96,6 +96,21 @@ def test_what_came_again_or_was_counted_is_not_counted_when_there_is_damage_befo
             assert set(core.inbox.unread) == {"m2", *(m.id for m in kept)}
 
 
+def test_what_came_again_and_was_read_then_is_not_missing_behind_a_later_damage() -> None:
+    """The later one took something of no weight right before the first: the gap is the same."""
+    core, records = AgentCore("bob", KEYS), list[Record]()
+    for k in range(1, 4):
+        records += committed(core, core.receive([message(k)], f"{k}-0", NOW))
+        if k == 1:
+            records += committed(core, core.mark_read(["m1"]))
+    core, records = folded([*records[:2], Damaged(new=True), *records[3:]])  # m2 is gone
+    records += committed(core, core.receive([message(2), message(3)], "3-0", NOW, StreamInfo(2, 3, "3-0")))
+    records += committed(core, core.mark_read(["m2", "m3"]))
+    again, _ = folded([*records[:2], Damaged(new=True), Damaged(), *records[3:]])
+    committed(again, again.receive([], "3-0", NOW, StreamInfo(length=0, added=3, last="3-0")))
+    assert again.inbox.losses.total == 0
+
+
 def test_what_was_read_before_a_snapshot_that_is_damaged_is_not_missing() -> None:
     """Nothing tells any more up to where it had been read."""
     core = AgentCore("bob", KEYS)
