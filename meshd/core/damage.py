@@ -76,6 +76,7 @@ class Damage:
         all_found = list(self._found.values())
         first = min(all_found, key=lambda found: entry_key(found.position.at))
         each = [self.hole.missing, *(found.hole.missing for found in all_found)]
+        # One that has more that was read than is missing explains nothing of another; alone it is kept (see `Hole`).
         missing = sum(max(0, number) for number in each) or sum(each)
         hole = Hole(to=max([self.hole.to, *(found.hole.to for found in all_found)], key=entry_key), missing=missing)
         groups = [found.group for found in all_found]

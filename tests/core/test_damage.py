@@ -30,6 +30,17 @@ def committed(core: AgentCore, effects: list[Effect]) -> list[Record]:
     return records
 
 
+def folded(records: list[Record]) -> tuple[AgentCore, list[Record]]:
+    """A journal of these, read and mended, and what it has then."""
+    core = AgentCore("bob", KEYS)
+    for record in records:
+        core.apply(record)
+    mended = core.mend(NOW)
+    for record in mended:
+        core.apply(record)
+    return core, [*records, *mended]
+
+
 @given(st.data())
 def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
     core, records, k = AgentCore("bob", KEYS), list[Record](), 0
@@ -43,12 +54,7 @@ def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(records) - 1), "first damaged")
     number = data.draw(st.integers(1, 3), "damaged records")
     whole = records[first + number :]
-    damaged = [*records[:first], Damaged(new=True), *whole]
-    again = AgentCore("bob", KEYS)
-    for record in damaged:
-        again.apply(record)
-    for record in again.mend(NOW):
-        again.apply(record)
+    again, _ = folded([*records[:first], Damaged(new=True), *whole])
     kept = sorted(data.draw(st.sets(st.integers(1, k)), "what the store still has"))
     known = set(again.inbox.unread) | set(again.inbox.seen)
     behind = [message(one) for one in kept if one > int(again.inbox.position.at.partition("-")[0])]
@@ -66,17 +72,6 @@ def test_it_comes_again_or_is_counted(data: st.DataObject) -> None:
     # Behind the last record of mail that is whole nothing tells how many there were but the senders' counts.
     if any(isinstance(record, Batch) and record.messages for record in whole):
         assert again.inbox.losses.total == len(missing)
-
-
-def folded(records: list[Record]) -> tuple[AgentCore, list[Record]]:
-    """A journal of these, read and mended, and what it has then."""
-    core = AgentCore("bob", KEYS)
-    for record in records:
-        core.apply(record)
-    mended = core.mend(NOW)
-    for record in mended:
-        core.apply(record)
-    return core, [*records, *mended]
 
 
 def test_what_came_again_or_was_counted_is_not_counted_when_there_is_damage_before_it_another_time() -> None:
@@ -128,11 +123,7 @@ def test_what_was_read_before_a_snapshot_that_is_damaged_is_not_missing() -> Non
 
 def test_what_was_read_is_not_missing_though_no_record_tells_where_it_stood() -> None:
     """All records of mail are damaged, and the store has removed what was read."""
-    again = AgentCore("bob", KEYS)
-    again.apply(Damaged(new=True))
-    again.apply(Read(ids=["m3", "m4", "m5"]))
-    for record in again.mend(NOW):
-        again.apply(record)
+    again, _ = folded([Damaged(new=True), Read(ids=["m3", "m4", "m5"])])
     info = StreamInfo(length=3, added=6, last="6-0")
     for part in ([message(1)], [message(2), message(6)], []):
         committed(again, again.receive(part, part[-1].at if part else "6-0", NOW, info))
